@@ -1,0 +1,136 @@
+# SPDX-FileCopyrightText: The mooring authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# Everything built lands in build/. `make help` lists the targets.
+
+PREFIX      ?= /usr/local
+LUA_VERSION  = 5.1
+LUADIR      ?= $(PREFIX)/share/lua/$(LUA_VERSION)
+LIBDIR      ?= $(PREFIX)/lib/lua/$(LUA_VERSION)
+INSTALL     ?= install
+LUAJIT      ?= luajit
+CFLAGS      ?= -O2 -g
+BUILD       ?= build
+
+# What the project cannot be built without; the user's CFLAGS come on top.
+WARNINGS     = -Wall -Wextra -Wstrict-prototypes -Werror
+MR_CFLAGS    = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden $(WARNINGS)
+# nodelete: the regions of a process are listed in a static of the library,
+# which has to survive the dlclose of a Lua VM that is replaced on a reload.
+MR_LDFLAGS   = -shared -Wl,-z,nodelete -Wl,-z,now
+MR_LIBS      = -lhiredis -lpthread
+
+SOURCES     := $(wildcard c/*.c)
+HEADERS     := $(wildcard c/*.h)
+OBJECTS     := $(SOURCES:c/%.c=$(BUILD)/obj/%.o)
+LIBRARY      = $(BUILD)/libmooring.so
+CDEF         = $(BUILD)/lua/resty/mooring/cdef.lua
+
+.PHONY: all
+all: $(LIBRARY) $(CDEF) ## build the core into build/ (the default)
+
+$(LIBRARY): $(OBJECTS)
+	$(CC) $(MR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(MR_LIBS)
+
+$(BUILD)/obj/%.o: c/%.c $(HEADERS) | $(BUILD)/obj
+	$(CC) $(MR_CFLAGS) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/obj $(BUILD)/lua/resty/mooring $(BUILD)/test:
+	@mkdir -p $@
+
+# c/mooring.h without its preprocessor lines is what ffi.cdef takes.
+$(CDEF): c/mooring.h | $(BUILD)/lua/resty/mooring
+	@{ echo '-- Generated from c/mooring.h; do not edit.'; \
+	   sed -n 's/^#define MOORING_VERSION "\(.*\)"/local version = "\1"/p; s/^#define MOORING_ABI \(.*\)/local abi = \1/p' $<; \
+	   echo 'return { version = version, abi = abi, cdef = [['; \
+	   sed -e '/^#ifdef __cplusplus/,/^#endif/d' -e '/^#/d' -e 's/MR_API //' $<; \
+	   echo ']] }'; } > $@.tmp && mv $@.tmp $@
+
+# ------------------------------------------------------------- checking --
+
+C_TESTS     := $(patsubst c/test/%.c,$(BUILD)/test/%,$(wildcard c/test/test_*.c))
+
+# The tests are linked with the objects themselves: they reach what the library
+# does not export.
+$(BUILD)/test/%: c/test/%.c $(wildcard c/test/*.h) $(OBJECTS) | $(BUILD)/test
+	$(CC) $(MR_CFLAGS) $(CPPFLAGS) $(CFLAGS) -Ic -o $@ $< $(OBJECTS) \
+	    $(LDFLAGS) $(MR_LIBS) -lcmocka
+
+.PHONY: c-tests
+c-tests: $(C_TESTS)
+
+# The MCP client and server of the specs and the demo, from the npm registry.
+NODE_MODULES = $(BUILD)/node/.installed
+$(NODE_MODULES): spec/fixtures/mcp/package.json spec/fixtures/mcp/package-lock.json
+	@mkdir -p $(BUILD)/node
+	@cp $^ spec/fixtures/mcp/.npmrc $(BUILD)/node/
+	npm ci --prefix $(BUILD)/node --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: test
+test: ## run every test; ends with "N passed, N failed"
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory all c-tests $(NODE_MODULES)
+	@LUAJIT="$(LUAJIT)" spec/support/run-tests $(SUITES)
+
+.PHONY: lint
+lint: ## luacheck, cppcheck, both compilers, the rockspec; warnings are errors
+	@$(MAKE) --no-print-directory deps
+	luacheck --quiet lua spec rockspec/*.rockspec .luacheckrc .busted
+	cppcheck --quiet --std=c11 --language=c --error-exitcode=1 --inline-suppr \
+	    --enable=warning,performance,portability \
+	    --suppress=missingIncludeSystem --library=posix -Ic c
+	for cc in gcc clang; do for f in c/*.c c/test/*.c; do \
+	    $$cc $(MR_CFLAGS) -Ic -fsyntax-only $$f || exit 1; done; done
+	for f in rockspec/*.rockspec; do luarocks lint $$f || exit 1; done
+
+.PHONY: demo
+demo: ## show the main job on real servers (KEEP=1, STORAGE=local)
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory all $(NODE_MODULES)
+	@LUAJIT="$(LUAJIT)" KEEP="$(KEEP)" STORAGE="$(STORAGE)" spec/demo/run
+
+# -------------------------------------------------------------- installing --
+
+# What building, testing and the demo use, on Debian 12 and later and Ubuntu
+# 24.04: the compilers and the library, LuaJIT of OpenResty and its modules,
+# nginx, Redis, and the tools of lint and tests.
+PACKAGES     = gcc clang libc6-dev libhiredis-dev libcmocka-dev cppcheck \
+               luajit2 lua-cjson lua-busted lua-check luarocks \
+               nginx libnginx-mod-http-lua redis-server \
+               curl openssl util-linux procps nghttp2-client
+
+.PHONY: deps
+deps: ## install what is missing from Debian/Ubuntu packages (root or sudo)
+	@missing=; for p in $(PACKAGES); do \
+	    dpkg-query -W -f='$${Status}' $$p 2>/dev/null \
+	        | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' 2>/dev/null \
+	    || missing="$$missing nodejs"; \
+	command -v npm >/dev/null || missing="$$missing npm"; \
+	[ -n "$$missing" ] || exit 0; \
+	echo "installing:$$missing"; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	$$sudo apt-get update -qq && \
+	$$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+.PHONY: env
+env: ## print what to eval for running from this checkout
+	@echo 'export LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/$(BUILD)/lua/?.lua;$${LUA_PATH:-;}"'
+	@echo 'export LUA_CPATH="$(CURDIR)/$(BUILD)/?.so;$${LUA_CPATH:-;}"'
+
+.PHONY: install
+install: all ## install into DESTDIR, PREFIX (/usr/local), LUADIR, LIBDIR
+	cd lua && find . -name '*.lua' -o -name '*.conf' | while read -r f; do \
+	    $(INSTALL) -D -m 644 "$$f" "$(DESTDIR)$(LUADIR)/$$f" || exit 1; done
+	$(INSTALL) -D -m 644 $(CDEF) "$(DESTDIR)$(LUADIR)/resty/mooring/cdef.lua"
+	$(INSTALL) -D -m 755 $(LIBRARY) "$(DESTDIR)$(LIBDIR)/libmooring.so"
+
+.PHONY: clean
+clean: ## remove build/
+	rm -rf $(BUILD)
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | sort | expand -t 14
