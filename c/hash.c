@@ -1,0 +1,60 @@
+/* SPDX-FileCopyrightText: The mooring authors
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * hash.c - SipHash-2-4, section 2 of the paper named in hash.h. */
+#include "hash.h"
+
+typedef struct sip {
+    uint64_t v0, v1, v2, v3;
+} sip;
+
+/* Bytewise, which compilers turn into one load where the host allows it. */
+static uint64_t load64(const unsigned char *p) {
+    uint64_t word = 0;
+
+    for (int i = 0; i < 8; i++)
+        word |= (uint64_t)p[i] << (8 * i);
+    return word;
+}
+
+static uint64_t rotate(uint64_t x, int bits) {
+    return x << bits | x >> (64 - bits);
+}
+
+static void rounds(sip *s, int count) {
+    while (count-- > 0) {
+        s->v0 += s->v1;
+        s->v2 += s->v3;
+        s->v1 = rotate(s->v1, 13) ^ s->v0;
+        s->v3 = rotate(s->v3, 16) ^ s->v2;
+        s->v0 = rotate(s->v0, 32);
+        s->v2 += s->v1;
+        s->v0 += s->v3;
+        s->v1 = rotate(s->v1, 17) ^ s->v2;
+        s->v3 = rotate(s->v3, 21) ^ s->v0;
+        s->v2 = rotate(s->v2, 32);
+    }
+}
+
+static void absorb(sip *s, uint64_t word) {
+    s->v3 ^= word;
+    rounds(s, 2);
+    s->v0 ^= word;
+}
+
+uint64_t mr_hash(const unsigned char *seed, const void *bytes, size_t len) {
+    const uint64_t k0 = load64(seed), k1 = load64(seed + 8);
+    const unsigned char *p = bytes;
+    sip s = {k0 ^ 0x736f6d6570736575u, k1 ^ 0x646f72616e646f6du,
+             k0 ^ 0x6c7967656e657261u, k1 ^ 0x7465646279746573u};
+    uint64_t last = (uint64_t)(len & 255) << 56;
+
+    for (size_t words = len / 8; words > 0; words--, p += 8)
+        absorb(&s, load64(p));
+    for (size_t i = 0; i < len % 8; i++)
+        last |= (uint64_t)p[i] << (8 * i);
+    absorb(&s, last);
+    s.v2 ^= 255;
+    rounds(&s, 4);
+    return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
+}

@@ -1,0 +1,379 @@
+/* SPDX-FileCopyrightText: The mooring authors
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * mooring.h - the public interface of the mooring core, and the one source of
+ * the FFI declarations.
+ *
+ * The build strips the preprocessor lines and the MR_API markers from this
+ * file and hands the rest to ffi.cdef as it stands, so everything between the
+ * include guards must be plain C99 declarations that LuaJIT can parse.
+ *
+ * Conventions
+ *   - Fallible functions return an mr_rc (0 or a negative code); results go
+ *     through out-parameters. Nothing here logs, exits, aborts on input or
+ *     reports through errno.
+ *   - Times are doubles holding milliseconds of the host's monotonic clock
+ *     (mr_now(), in nginx the equal but cheaper ngx_current_msec). Callers
+ *     pass `now`, so that time can be simulated. MR_NEVER means "no limit".
+ *   - Strings are bytes with a length, never NUL-terminated unless said so.
+ *   - A handle (mr_cache *, mr_reader *, mr_conn *) belongs to one thread of
+ *     one process at a time; the region behind a cache handle is shared by
+ *     every process that inherited or opened it.
+ */
+#ifndef MOORING_H
+#define MOORING_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MOORING_VERSION "0.1.0"
+/* Raised whenever a declaration below or the layout of the region changes. */
+#define MOORING_ABI 1
+
+#define MR_API __attribute__((visibility("default")))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Result codes. */
+typedef enum mr_rc {
+    MR_OK = 0,
+    MR_NOT_FOUND = -1, /* no such key */
+    MR_EXISTS = -2,    /* MR_PUT_ABSENT and the key is there */
+    MR_FULL = -3,      /* MR_PUT_REFUSE and no room without evicting */
+    MR_BUSY = -4,      /* the region's lock was not had within 10 ms */
+    MR_CHANGED = -5,   /* the token or the reference is no longer valid */
+    MR_TOO_LARGE = -6, /* key or value over the region's limits */
+    MR_INVALID = -7,   /* an argument out of its range */
+    MR_NOMEM = -8,     /* no memory; nothing was changed */
+    MR_CORRUPT = -9,   /* a self-check failed */
+    MR_AGAIN = -10,    /* no complete reply yet */
+    MR_TIMEOUT = -11,  /* the deadline passed */
+    MR_IO = -12,       /* connecting, sending or receiving failed */
+    MR_PROTOCOL = -13  /* the peer does not speak RESP, or exceeds a limit */
+} mr_rc;
+
+/* The largest values the layout of the region can express. */
+enum {
+    MR_MAX_ENTRIES = 16777216, /* 2^24: a slot number takes 24 bits of a ref */
+    MR_MAX_KEY = 65535,        /* bytes */
+    MR_MAX_VALUE = 16777215    /* bytes */
+};
+
+/* Version of the loaded library ("0.1.0"), NUL-terminated, static. */
+MR_API const char *mr_version(void);
+/* MOORING_ABI the library was built with: a newer Lua side may meet an older
+ * library that an earlier generation of the process has loaded. */
+MR_API int mr_abi(void);
+/* A short English text for an mr_rc, NUL-terminated, static. */
+MR_API const char *mr_strerror(int rc);
+/* Monotonic clock of this host in milliseconds. */
+MR_API double mr_now(void);
+/* Wall clock of this host in unix seconds, fractions to the microsecond. */
+MR_API double mr_time(void);
+/* 32 hexadecimal digits from the kernel's random source, made once per process
+ * and inherited by its children, NUL-terminated, static; NULL when the kernel
+ * gives none. What one generation of nginx workers shares with the next. */
+MR_API const char *mr_secret(void);
+
+/* ---------------------------------------------------------------- cache -- */
+
+/* A bounded LRU of (key -> value) in a region of memory shared by processes. */
+typedef struct mr_cache mr_cache;
+
+/* Why an entry left. MR_GONE_QUIETLY is never handed back. */
+enum mr_reason {
+    MR_GONE_QUIETLY = 0, /* dropped for coherence: no reason to tell anybody */
+    MR_EVICTED = 1,      /* "capacity": least recently used, room was needed */
+    MR_EXPIRED = 2,      /* "expired" */
+    MR_DELETED = 3,      /* "deleted": removed through this region */
+    MR_VANISHED = 4,     /* "gone": found deleted elsewhere */
+    MR_CLOSED = 5        /* "closed": cleared on close */
+};
+
+typedef struct mr_cache_options {
+    const char *name;        /* NULL: a private region of this handle */
+    const char *fingerprint; /* what the entries are copies of; "" for truth */
+    uint32_t name_len;
+    uint32_t fingerprint_len;
+    uint32_t max_entries; /* 1..MR_MAX_ENTRIES */
+    uint32_t max_value;   /* largest value kept, bytes; 1..MR_MAX_VALUE */
+    double max_bytes;     /* for keys and values together, 0: 256 an entry */
+    double slide;         /* ms: > 0: an entry expires this long after its
+                             last use; 0: at its expires_at only */
+    int carry_over;       /* non-zero: when a named region is replaced by one
+                             of another size, its entries are copied over */
+} mr_cache_options;
+
+/* Opens the named region of this process, or makes it.
+ *
+ * A named region is registered in the process (and inherited by its children)
+ * and is found again by a later open of that name, also after a reload that
+ * made a new Lua VM. A region whose size, ABI or fingerprint differs from what
+ * is asked for is replaced by a fresh one; processes that still hold the old
+ * one keep it until they close it.
+ *
+ * opts   as above
+ * out    the handle; freed by mr_cache_close
+ * err    NUL-terminated text on failure
+ * Returns MR_OK, MR_INVALID, MR_NOMEM or MR_CORRUPT (a foreign header).
+ */
+MR_API int mr_cache_open(const mr_cache_options *opts, mr_cache **out,
+                         char *err, uint32_t err_len);
+
+/* Frees the handle. A private region is unmapped in this process, a named one
+ * stays. NULL is ignored. Safe in a finalizer: shared state is not touched. */
+MR_API void mr_cache_close(mr_cache *c);
+
+/* Non-zero: entries that leave with a reason are kept for
+ * mr_cache_next_evicted; zero (the default): they are dropped. */
+MR_API void mr_cache_collect(mr_cache *c, int on);
+
+/* A validity token (the "leases" of Nishtala et al., Scaling Memcache at
+ * Facebook, NSDI 2013): taken before a remote command is queued, presented with
+ * its result. Any write, delete or invalidation of a key of the same stripe in
+ * between, or a bump of the epoch, makes it invalid. */
+typedef struct mr_token {
+    uint32_t epoch;
+    uint32_t stripe;
+} mr_token;
+
+MR_API void mr_cache_token(mr_cache *c, const char *key, uint32_t key_len,
+                           mr_token *out);
+/* Non-zero while nothing has happened to the token's epoch and stripe. */
+MR_API int mr_cache_token_valid(mr_cache *c, const char *key, uint32_t key_len,
+                                const mr_token *token);
+/* Invalidates all tokens of the key's stripe. Lock-free. */
+MR_API void mr_cache_bump(mr_cache *c, const char *key, uint32_t key_len);
+
+/* The epoch is a property of what the entries were filled from: entries of an
+ * earlier epoch are not hits. Lock-free. */
+MR_API uint32_t mr_cache_epoch(mr_cache *c);
+MR_API uint32_t mr_cache_bump_epoch(mr_cache *c);
+/* Hits require now < until. MR_NEVER (1e300) in a new region. Lock-free. */
+MR_API void mr_cache_set_lease(mr_cache *c, double until);
+MR_API double mr_cache_lease(mr_cache *c);
+
+/* Flags of mr_cache_put. */
+enum {
+    MR_PUT_ABSENT = 1,  /* only when there is no live entry (MR_EXISTS) */
+    MR_PUT_PRESENT = 2, /* only when there is one (MR_NOT_FOUND) */
+    MR_PUT_REFUSE = 4,  /* MR_FULL rather than evict a live entry */
+    MR_PUT_TOKEN = 8,   /* only while .token is valid (MR_CHANGED) */
+    MR_PUT_BUMP = 16    /* the put is itself a change: other tokens of the
+                           stripe die, also when the put is refused */
+};
+
+typedef struct mr_put {
+    const char *key;
+    const char *value;
+    uint32_t key_len; /* 1..MR_MAX_KEY */
+    uint32_t value_len;
+    uint32_t flags;
+    mr_token token;
+    double now;
+    double stamp;       /* the caller's: when fetched, or when last updated */
+    double fresh_until; /* from then on mr_hit fails and mr_cache_find must
+                           look; MR_NEVER: never */
+    double expires_at;  /* from then on the entry is dead; MR_NEVER: never */
+} mr_put;
+
+/* Puts an entry, evicting the least recently used ones for room.
+ *
+ * The new record is written beside the old one and swapped in, so a process
+ * that dies at any point leaves either. The entry carries the token's epoch
+ * with MR_PUT_TOKEN and the current one without.
+ * ref  out: reference of the new entry for mr_hit; may be NULL
+ * Returns MR_OK, MR_EXISTS, MR_NOT_FOUND, MR_FULL, MR_BUSY, MR_CHANGED,
+ * MR_TOO_LARGE, MR_INVALID or MR_NOMEM; the cache is unchanged by all but
+ * MR_OK, except that expired entries may have left. */
+MR_API int mr_cache_put(mr_cache *c, const mr_put *p, double *ref);
+
+typedef struct mr_entry {
+    const char *value; /* a copy, valid until the next call with the handle */
+    uint32_t value_len;
+    uint32_t believed; /* non-zero: lease and epoch vouch for it */
+    double ref;        /* for mr_hit: generation * 2^24 + slot, < 2^53 */
+    double stamp;
+    double fresh_until;
+    double expires_at; /* with `slide` of the region already applied */
+} mr_entry;
+
+/* Flags of mr_cache_find. */
+enum {
+    MR_FIND_PEEK = 1 /* not a use: neither LRU order nor sliding expiry move */
+};
+
+/* Finds an entry, under the lock; mr_hit is the lock-free way.
+ * An entry past its expiry leaves (MR_EXPIRED) and is not found. In a region
+ * with `slide`, finding moves fresh_until to now + slide.
+ * Returns MR_OK, MR_NOT_FOUND, MR_BUSY or MR_NOMEM. */
+MR_API int mr_cache_find(mr_cache *c, const char *key, uint32_t key_len,
+                         double now, uint32_t flags, mr_entry *out);
+
+/* The hot path: is the entry behind `ref` still the one that was found?
+ * No lock, no allocation, no hashing; stores the LRU tick.
+ * Returns its slot (0..MR_MAX_ENTRIES) or -1: look again with mr_cache_find. */
+MR_API int mr_hit(mr_cache *c, double ref, double now);
+
+/* One caller wins the right to act on a stale mark: fresh_until moves from a
+ * time <= now to `until`. Lock-free. Returns MR_OK or MR_CHANGED (somebody
+ * else did, or the entry is another one by now). */
+MR_API int mr_cache_claim(mr_cache *c, double ref, double now, double until);
+
+/* Sets the mark and expiry of the entry behind `ref`.
+ * Returns MR_OK, MR_CHANGED or MR_BUSY. */
+MR_API int mr_cache_renew(mr_cache *c, double ref, double fresh_until,
+                          double expires_at);
+
+/* Bumps the key's stripe, then removes its entry for `reason` (mr_reason).
+ * Returns MR_OK, MR_NOT_FOUND, or MR_BUSY: the entry is still there. */
+MR_API int mr_cache_remove(mr_cache *c, const char *key, uint32_t key_len,
+                           int reason);
+/* As mr_cache_remove, but only the very entry behind `ref` (MR_CHANGED). */
+MR_API int mr_cache_remove_ref(mr_cache *c, double ref, int reason);
+/* Removal that cannot fail, for copies of a remote truth: where the lock is not
+ * to be had the epoch is bumped instead, which disbelieves every entry. */
+MR_API void mr_cache_invalidate(mr_cache *c, const char *key, uint32_t key_len,
+                                int reason);
+
+/* Removes entries that have expired by `now` (MR_EXPIRED) and brings the LRU
+ * keys of others up to date, looking at no more than max_steps slots.
+ * Returns how many were removed, or MR_BUSY / MR_NOMEM. */
+MR_API int mr_cache_sweep(mr_cache *c, double now, uint32_t max_steps);
+
+/* Removes entries whose last use, max(stamp, last find or hit), is before
+ * `before` (MR_EXPIRED). Looks at max_steps slots from *cursor on and moves it;
+ * *cursor is 0 again when the region has been walked through.
+ * Returns how many were removed, or MR_BUSY / MR_NOMEM. */
+MR_API int mr_cache_remove_unused(mr_cache *c, double before, uint32_t *cursor,
+                                  uint32_t max_steps);
+
+/* Removes up to max_steps entries for `reason`. Returns how many, or MR_BUSY /
+ * MR_NOMEM; 0: the region is empty. */
+MR_API int mr_cache_clear(mr_cache *c, int reason, uint32_t max_steps);
+
+typedef struct mr_evicted {
+    const char *key; /* valid until the next call that can evict */
+    const char *value;
+    uint32_t key_len;
+    uint32_t value_len;
+    int reason; /* mr_reason */
+} mr_evicted;
+
+/* Takes the next entry that left through this handle since collecting was
+ * switched on. Returns 1 and fills out, or 0: none left. */
+MR_API int mr_cache_next_evicted(mr_cache *c, mr_evicted *out);
+
+/* Counters are totals over all processes since the region was made. */
+typedef struct mr_stats {
+    double entries;
+    double max_entries;
+    double bytes_used; /* of max_bytes, in whole cells */
+    double max_bytes;
+    double region_bytes; /* the whole mapping */
+    double epoch;
+    double lease; /* ms, see mr_cache_set_lease */
+    double hits;  /* mr_hit and mr_cache_find */
+    double misses;
+    double puts;
+    double removed; /* deleted, gone or dropped */
+    double expired;
+    double evicted;           /* for want of a slot */
+    double evicted_for_space; /* for want of cells */
+    double refused;           /* MR_FULL */
+    double lock_timeouts;
+    double repairs; /* a process died while it held the lock */
+} mr_stats;
+
+MR_API void mr_cache_stats(mr_cache *c, mr_stats *out);
+
+/* Walks the whole region under the lock and recomputes counts, chains, heap
+ * order and positions, free lists and lengths.
+ * Returns MR_OK, MR_BUSY, or MR_CORRUPT with a NUL-terminated text in err. */
+MR_API int mr_cache_check(mr_cache *c, char *err, uint32_t err_len);
+
+/* ----------------------------------------------------------- RESP codec -- */
+
+/* Formats a command for the wire (hiredis redisFormatCommandArgv).
+ * out  a buffer to be given back with mr_command_free, *out_len bytes
+ * Returns MR_OK, MR_INVALID or MR_NOMEM. */
+MR_API int mr_command_format(int argc, const char *const *argv,
+                             const size_t *argv_len, char **out,
+                             uint32_t *out_len);
+MR_API void mr_command_free(char *command);
+
+enum mr_reply_type {
+    MR_REPLY_NIL = 0,
+    MR_REPLY_STRING = 1,  /* bulk string */
+    MR_REPLY_STATUS = 2,  /* simple string */
+    MR_REPLY_ERROR = 3,   /* error reply: str holds its text */
+    MR_REPLY_INTEGER = 4, /* integer */
+    MR_REPLY_ARRAY = 5    /* n elements */
+};
+
+/* A decoded reply, a tree owned by its root. */
+typedef struct mr_reply {
+    int type; /* mr_reply_type */
+    uint32_t len;
+    const char *str;
+    double integer; /* exact to 2^53 */
+    uint32_t n;
+    struct mr_reply **element;
+} mr_reply;
+
+MR_API void mr_reply_free(mr_reply *reply);
+
+/* Incremental RESP2 decoder over hiredis' redisReader. */
+typedef struct mr_reader mr_reader;
+
+/* max_bytes  bound of the memory one reply may take, partial or complete
+ *            (0: 16 MiB)
+ * Returns NULL when there is no memory. */
+MR_API mr_reader *mr_reader_new(uint32_t max_bytes);
+MR_API void mr_reader_free(mr_reader *r);
+/* Gives the reader bytes as they came, cut anywhere.
+ * Returns MR_OK, MR_PROTOCOL (also once the reader has failed) or MR_NOMEM. */
+MR_API int mr_reader_feed(mr_reader *r, const char *bytes, uint32_t len);
+/* Takes the next complete reply; the caller frees it.
+ * Returns MR_OK, MR_AGAIN, MR_PROTOCOL or MR_NOMEM. After the latter two the
+ * reader is dead: the connection must be closed. */
+MR_API int mr_reader_next(mr_reader *r, mr_reply **out);
+/* What was wrong, NUL-terminated; "" while nothing is. */
+MR_API const char *mr_reader_error(mr_reader *r);
+
+/* -------------------------------------------------- blocking connection -- */
+
+/* A blocking connection for processes without an event loop. */
+typedef struct mr_conn mr_conn;
+
+/* Connects with hiredis.
+ * path     unix socket, NUL-terminated, or NULL for host and port
+ * timeout  ms for the connect of one address
+ * err      NUL-terminated text on failure
+ * Returns MR_OK, MR_TIMEOUT, MR_IO or MR_NOMEM. */
+MR_API int mr_conn_open(const char *host, int port, const char *path,
+                        double timeout, mr_conn **out, char *err,
+                        uint32_t err_len);
+MR_API void mr_conn_close(mr_conn *c);
+/* Sends all bytes before the deadline (mr_now() time). SIGPIPE is not raised.
+ * Returns MR_OK, MR_TIMEOUT or MR_IO; after either the connection is dead. */
+MR_API int mr_conn_send(mr_conn *c, const char *bytes, uint32_t len,
+                        double deadline);
+/* Receives the next reply before the deadline, which bounds the whole call
+ * however slowly the bytes trickle in; a deadline in the past only takes what
+ * has already arrived. The caller frees the reply.
+ * Returns MR_OK, MR_TIMEOUT (the connection can be used on only by a caller
+ * that still expects that reply), MR_IO (closed), MR_PROTOCOL or MR_NOMEM. */
+MR_API int mr_conn_recv(mr_conn *c, double deadline, mr_reply **out);
+/* What went wrong last, NUL-terminated; "" while nothing has. */
+MR_API const char *mr_conn_error(mr_conn *c);
+
+#ifdef __cplusplus
+}
+#endif
+
+#define MR_NEVER 1e300
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-FileCopyrightText: The mooring authors
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * remove.c - removing one entry, and removing many in bounded steps.
+ *
+ * The stripe is bumped before the lock is waited for, see put.c. */
+#include "cache.h"
+
+static int drop_locked(mr_cache *c, uint32_t slot, int reason) {
+    if (reason != MR_GONE_QUIETLY && mr_gone_reserve_slot(c, slot) != MR_OK)
+        return MR_NOMEM;
+    mr_drop(c, slot, reason,
+            reason == MR_EXPIRED ? MR_COUNT_EXPIRED : MR_COUNT_REMOVED);
+    return MR_OK;
+}
+
+static uint32_t find_link(mr_cache *c, const char *key, uint32_t key_len) {
+    const unsigned char *bytes = (const unsigned char *)key;
+
+    return mr_index_find(c, bytes, key_len, mr_cache_hash(c, bytes, key_len));
+}
+
+int mr_cache_remove(mr_cache *c, const char *key, uint32_t key_len,
+                    int reason) {
+    uint32_t link;
+    int rc = MR_NOT_FOUND;
+
+    if (key == NULL || key_len < 1)
+        return MR_INVALID;
+    mr_cache_bump(c, key, key_len);
+    if (mr_cache_lock(c) != MR_OK)
+        return MR_BUSY;
+    link = find_link(c, key, key_len);
+    if (link != 0)
+        rc = drop_locked(c, link - 1, reason);
+    mr_cache_unlock(c);
+    return rc;
+}
+
+int mr_cache_remove_ref(mr_cache *c, double ref, int reason) {
+    uint32_t slot;
+    int rc = MR_CHANGED;
+
+    if (mr_cache_lock(c) != MR_OK)
+        return MR_BUSY;
+    if (mr_ref_live(c, ref, &slot)) {
+        /* Here the stripe is known from the slot only, and under the lock no
+         * put can come between. */
+        atomic_fetch_add(mr_cache_stripe(c, c->slots[slot].hash), 1);
+        rc = drop_locked(c, slot, reason);
+    }
+    mr_cache_unlock(c);
+    return rc;
+}
+
+void mr_cache_invalidate(mr_cache *c, const char *key, uint32_t key_len,
+                         int reason) {
+    uint32_t link;
+
+    if (key == NULL || key_len < 1)
+        return;
+    mr_cache_bump(c, key, key_len);
+    if (mr_cache_lock(c) != MR_OK) {
+        mr_cache_bump_epoch(c);
+        return;
+    }
+    link = find_link(c, key, key_len);
+    /* Without memory it leaves all the same, and unheard. */
+    if (link != 0 && drop_locked(c, link - 1, reason) != MR_OK)
+        drop_locked(c, link - 1, MR_GONE_QUIETLY);
+    mr_cache_unlock(c);
+}
+
+static void freshen(mr_cache *c, uint32_t steps) {
+    mr_region *r = c->region;
+
+    if (steps > r->slot_high)
+        steps = r->slot_high;
+    for (; steps > 0; steps--) {
+        if (r->freshen >= r->slot_high)
+            r->freshen = 0;
+        if (mr_slot_live(&c->slots[r->freshen]))
+            mr_lru_freshen(c, r->freshen);
+        r->freshen++;
+    }
+}
+
+int mr_cache_sweep(mr_cache *c, double now, uint32_t max_steps) {
+    int removed = 0, rc;
+
+    if (!mr_time_valid(now))
+        return MR_INVALID;
+    if (mr_cache_lock(c) != MR_OK)
+        return MR_BUSY;
+    while ((rc = mr_expire_one(c, now, &max_steps)) == 1)
+        removed++;
+    freshen(c, max_steps);
+    mr_cache_unlock(c);
+    return removed == 0 && rc == MR_NOMEM ? MR_NOMEM : removed;
+}
+
+/* In ms. The put is not a use here: its stamp says when the owner last had news
+ * of the entry. */
+static double last_use(const mr_slot *s) {
+    uint64_t tick = mr_slot_tick(s);
+    double used = (double)tick / MR_TICKS_PER_MS;
+
+    return (tick & 1) != 0 && used > s->stamp ? used : s->stamp;
+}
+
+int mr_cache_remove_unused(mr_cache *c, double before, uint32_t *cursor,
+                           uint32_t max_steps) {
+    mr_region *r = c->region;
+    int removed = 0, rc = MR_OK;
+
+    if (mr_cache_lock(c) != MR_OK)
+        return MR_BUSY;
+    for (; max_steps > 0 && *cursor < r->slot_high; max_steps--) {
+        if (mr_slot_live(&c->slots[*cursor]) &&
+            last_use(&c->slots[*cursor]) < before) {
+            rc = drop_locked(c, *cursor, MR_EXPIRED);
+            if (rc != MR_OK)
+                break;
+            removed++;
+        }
+        ++*cursor;
+    }
+    if (*cursor >= r->slot_high)
+        *cursor = 0;
+    mr_cache_unlock(c);
+    return removed == 0 && rc != MR_OK ? rc : removed;
+}
+
+int mr_cache_clear(mr_cache *c, int reason, uint32_t max_steps) {
+    int removed = 0, rc = MR_OK;
+
+    if (mr_cache_lock(c) != MR_OK)
+        return MR_BUSY;
+    for (; max_steps > 0 && *c->lru.count > 0; max_steps--) {
+        /* From the end, where a heap gives way without moving anything. */
+        rc = drop_locked(c, c->lru.nodes[*c->lru.count - 1].slot, reason);
+        if (rc != MR_OK)
+            break;
+        removed++;
+    }
+    mr_cache_unlock(c);
+    return removed == 0 && rc != MR_OK ? rc : removed;
+}

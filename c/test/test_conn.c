@@ -1,0 +1,534 @@
+/* SPDX-FileCopyrightText: The mooring authors
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * test_conn.c - the blocking connection, against servers of its own: a thread
+ * that accepts one connection and plays a script on it (a function).
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "mooring.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { PATIENCE = 5000 }; /* ms for what should happen at once */
+
+static double in_ms(double ms) { return mr_now() + ms; }
+
+/* -------------------------------------------------------------- servers -- */
+
+/* One listening socket, one connection, one script. */
+struct server {
+    void (*script)(int fd);
+    int listener;
+    int port;                /* of a TCP server, else 0 */
+    char dir[64], path[128]; /* of a unix server */
+    pthread_t thread;
+};
+
+static void *play(void *arg) {
+    struct server *s = arg;
+    int fd = accept(s->listener, NULL, NULL);
+
+    if (fd >= 0) {
+        s->script(fd);
+        close(fd);
+    }
+    return NULL;
+}
+
+static void start(struct server *s) {
+    assert_int_equal(listen(s->listener, 8), 0);
+    if (s->script)
+        assert_int_equal(pthread_create(&s->thread, NULL, play, s), 0);
+}
+
+static void serve_tcp(struct server *s, void (*script)(int)) {
+    struct sockaddr_in in = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof in;
+
+    *s = (struct server){.script = script};
+    s->listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(s->listener, (void *)&in, len), 0);
+    assert_int_equal(getsockname(s->listener, (void *)&in, &len), 0);
+    s->port = ntohs(in.sin_port);
+    start(s);
+}
+
+static void serve_unix(struct server *s, void (*script)(int)) {
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+
+    *s = (struct server){.script = script};
+    strcpy(s->dir, "/tmp/mooring.XXXXXX");
+    assert_non_null(mkdtemp(s->dir));
+    snprintf(s->path, sizeof s->path, "%s/sock", s->dir);
+    strcpy(un.sun_path, s->path);
+    s->listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(s->listener, (void *)&un, sizeof un), 0);
+    start(s);
+}
+
+/* Ends the script's accept, if it is still in it, and waits for the script. */
+static void stop(struct server *s) {
+    shutdown(s->listener, SHUT_RDWR);
+    if (s->script)
+        pthread_join(s->thread, NULL);
+    close(s->listener);
+    if (*s->dir) {
+        unlink(s->path);
+        rmdir(s->dir);
+    }
+}
+
+static mr_conn *connect_to(struct server *s) {
+    char err[128] = "";
+    mr_conn *c = NULL;
+    int rc = mr_conn_open("127.0.0.1", s->port, *s->path ? s->path : NULL,
+                          PATIENCE, &c, err, sizeof err);
+
+    if (rc != MR_OK)
+        fail_msg("could not connect: %s", err);
+    return c;
+}
+
+/* What scripts are made of. They give up when the client has gone. */
+static void say_bytes(int fd, const char *bytes, size_t len) {
+    while (len > 0) {
+        ssize_t sent = send(fd, bytes, len, MSG_NOSIGNAL);
+        if (sent <= 0)
+            return;
+        bytes += sent;
+        len -= (size_t)sent;
+    }
+}
+
+static void say(int fd, const char *text) { say_bytes(fd, text, strlen(text)); }
+
+static void wait_for_close(int fd) {
+    char sink[4096];
+
+    while (recv(fd, sink, sizeof sink, 0) > 0)
+        ;
+}
+
+static void hear_some(int fd) {
+    char sink[4096];
+
+    (void)!recv(fd, sink, sizeof sink, 0);
+}
+
+/* ------------------------------------------------------------- exchange -- */
+
+static void expect_status(mr_conn *c, const char *text) {
+    mr_reply *reply = NULL;
+
+    assert_int_equal(mr_conn_recv(c, in_ms(PATIENCE), &reply), MR_OK);
+    assert_string_equal(reply->str, text);
+    mr_reply_free(reply);
+}
+
+static void expect_failure(mr_conn *c, double deadline, int rc,
+                           const char *hint) {
+    mr_reply *reply = (mr_reply *)&reply;
+
+    assert_int_equal(mr_conn_recv(c, deadline, &reply), rc);
+    assert_null(reply);
+    if (!strstr(mr_conn_error(c), hint))
+        fail_msg("\"%s\" does not mention \"%s\"", mr_conn_error(c), hint);
+}
+
+static void answer_once(int fd) {
+    hear_some(fd);
+    say(fd, "+PONG\r\n+again\r\n");
+    wait_for_close(fd);
+}
+
+static void exchange(struct server *s) {
+    mr_conn *c = connect_to(s);
+
+    assert_string_equal(mr_conn_error(c), "");
+    assert_int_equal(mr_conn_send(c, "PING\r\n", 6, in_ms(PATIENCE)), MR_OK);
+    expect_status(c, "PONG");
+    expect_status(c, "again");
+    assert_string_equal(mr_conn_error(c), "");
+    mr_conn_close(c);
+    stop(s);
+}
+
+static void talks_over_tcp(void **state) {
+    struct server s;
+
+    (void)state;
+    serve_tcp(&s, answer_once);
+    exchange(&s);
+}
+
+static void talks_over_a_unix_socket(void **state) {
+    struct server s;
+
+    (void)state;
+    serve_unix(&s, answer_once);
+    exchange(&s);
+}
+
+/* Answers 8 MB with 8 MB of "$8388608...". */
+enum { LARGE = 8 * 1024 * 1024 };
+
+static void echo_large(int fd) {
+    char *bytes = malloc(LARGE);
+    size_t len = 0;
+    ssize_t got;
+
+    while (len < LARGE && (got = recv(fd, bytes + len, LARGE - len, 0)) > 0)
+        len += (size_t)got;
+    say(fd, "$8388608\r\n");
+    say_bytes(fd, bytes, len);
+    say(fd, "\r\n");
+    free(bytes);
+    wait_for_close(fd);
+}
+
+static void carries_large_values(void **state) {
+    char *bytes = malloc(LARGE);
+    struct server s;
+    mr_reply *reply;
+
+    (void)state;
+    for (int i = 0; i < LARGE; i++)
+        bytes[i] = (char)(i * 7 + i / 256);
+    serve_tcp(&s, echo_large);
+    mr_conn *c = connect_to(&s);
+    assert_int_equal(mr_conn_send(c, bytes, LARGE, in_ms(PATIENCE)), MR_OK);
+    assert_int_equal(mr_conn_recv(c, in_ms(PATIENCE), &reply), MR_OK);
+    assert_int_equal(reply->len, LARGE);
+    assert_memory_equal(reply->str, bytes, LARGE);
+    mr_reply_free(reply);
+    mr_conn_close(c);
+    stop(&s);
+    free(bytes);
+}
+
+/* --------------------------------------------------------------- connect -- */
+
+static void expect_no_connection(int port, const char *path, double timeout,
+                                 int rc, const char *hint) {
+    char err[128] = "";
+    mr_conn *c = (mr_conn *)&c;
+
+    assert_int_equal(
+        mr_conn_open("127.0.0.1", port, path, timeout, &c, err, sizeof err),
+        rc);
+    assert_null(c);
+    if (!strstr(err, hint))
+        fail_msg("\"%s\" does not mention \"%s\"", err, hint);
+}
+
+static void reports_a_refused_connection(void **state) {
+    struct server s;
+
+    (void)state;
+    serve_tcp(&s, NULL);
+    stop(&s);
+    expect_no_connection(s.port, NULL, PATIENCE, MR_IO, "refused");
+    expect_no_connection(0, "/tmp/mooring.none/sock", PATIENCE, MR_IO,
+                         "No such file");
+}
+
+static void reports_a_path_that_is_too_long(void **state) {
+    char path[300];
+
+    (void)state;
+    memset(path, 'x', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    expect_no_connection(0, path, PATIENCE, MR_IO, "too long");
+}
+
+/* Opens connections until the backlog of a listener that never accepts is
+ * full, so that the kernel lets the next one hang. Returns how many. */
+static int fill_backlog(struct server *s, int *fds, int max) {
+    struct sockaddr_in in = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                             .sin_port = htons((uint16_t)s->port)};
+
+    for (int n = 0; n < max; n++) {
+        fds[n] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)!connect(fds[n], (void *)&in, sizeof in);
+        struct pollfd p = {.fd = fds[n], .events = POLLOUT};
+        if (poll(&p, 1, 200) == 0)
+            return n + 1;
+    }
+    fail_msg("the backlog takes more than %d connections", max);
+    return max;
+}
+
+static void bounds_the_time_to_connect(void **state) {
+    int fds[64];
+    struct server s;
+
+    (void)state;
+    serve_tcp(&s, NULL);
+    int n = fill_backlog(&s, fds, 64);
+    double began = mr_now();
+    expect_no_connection(s.port, NULL, 200, MR_TIMEOUT, "timed out");
+    assert_in_range((int)(mr_now() - began), 190, 1000);
+    while (n > 0)
+        close(fds[--n]);
+    stop(&s);
+}
+
+static void sets_the_socket_up(void **state) {
+    struct server s;
+    int on = 0;
+    socklen_t len = sizeof on;
+
+    (void)state;
+    serve_tcp(&s, wait_for_close);
+    /* The lowest free descriptor is what the connection will get. */
+    int fd = dup(0);
+    close(fd);
+    mr_conn *c = connect_to(&s);
+    assert_int_equal(fcntl(fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+    assert_int_equal(fcntl(fd, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
+    assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, &len), 0);
+    assert_true(on);
+    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &len), 0);
+    assert_true(on);
+    mr_conn_close(c);
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+    stop(&s);
+}
+
+/* ------------------------------------------------------------- deadlines -- */
+
+/* One byte every 20 ms, the whole reply would take 2 s. */
+static void trickle(int fd) {
+    for (int i = 0; i < 100; i++) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        say(fd, i ? "x" : "+");
+        if (poll(&p, 1, 20) != 0)
+            return;
+    }
+    wait_for_close(fd);
+}
+
+static void bounds_the_whole_call(void **state) {
+    struct server s;
+
+    (void)state;
+    serve_tcp(&s, trickle);
+    mr_conn *c = connect_to(&s);
+    double began = mr_now();
+    expect_failure(c, in_ms(200), MR_TIMEOUT, "timed out");
+    assert_in_range((int)(mr_now() - began), 199, 1000);
+    mr_conn_close(c);
+    stop(&s);
+}
+
+/* A bulk string that comes one byte at a time, without a pause. */
+static void drizzle(int fd) {
+    say(fd, "$16000000\r\n");
+    while (send(fd, "x", 1, MSG_NOSIGNAL) == 1)
+        ;
+}
+
+static void bounds_the_time_for_what_has_arrived(void **state) {
+    struct server s;
+
+    (void)state;
+    serve_tcp(&s, drizzle);
+    mr_conn *c = connect_to(&s);
+    double began = mr_now();
+    for (int i = 0; i < 10; i++)
+        expect_failure(c, 0, MR_TIMEOUT, "timed out");
+    assert_true(mr_now() - began < 2000);
+    mr_conn_close(c);
+    stop(&s);
+}
+
+static void answer_late(int fd) {
+    say(fd, "+fir");
+    hear_some(fd);
+    say(fd, "st\r\n");
+    wait_for_close(fd);
+}
+
+static void goes_on_after_a_timeout(void **state) {
+    struct server s;
+
+    (void)state;
+    serve_tcp(&s, answer_late);
+    mr_conn *c = connect_to(&s);
+    expect_failure(c, 0, MR_TIMEOUT, "timed out");
+    expect_failure(c, in_ms(20), MR_TIMEOUT, "timed out");
+    assert_int_equal(mr_conn_send(c, "x", 1, in_ms(PATIENCE)), MR_OK);
+    expect_status(c, "first");
+    mr_conn_close(c);
+    stop(&s);
+}
+
+/* Reads nothing until the client has gone. */
+static void ignore(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+
+    poll(&p, 1, PATIENCE);
+}
+
+static void bounds_the_time_to_send(void **state) {
+    char *bytes = calloc(1, 64 * 1024 * 1024);
+    struct server s;
+
+    (void)state;
+    serve_tcp(&s, ignore);
+    mr_conn *c = connect_to(&s);
+    double began = mr_now();
+    assert_int_equal(mr_conn_send(c, bytes, 64 * 1024 * 1024, in_ms(200)),
+                     MR_TIMEOUT);
+    assert_in_range((int)(mr_now() - began), 199, 2000);
+    /* What has been sent of it cannot be taken back. */
+    assert_int_equal(mr_conn_send(c, "x", 1, in_ms(200)), MR_TIMEOUT);
+    expect_failure(c, in_ms(200), MR_TIMEOUT, "timed out");
+    mr_conn_close(c);
+    stop(&s);
+    free(bytes);
+}
+
+/* -------------------------------------------------------------- failures -- */
+
+static void answer_and_go(int fd) { say(fd, "+one\r\n+two\r\n+thr"); }
+
+static void delivers_what_came_before_the_end(void **state) {
+    struct server s;
+
+    (void)state;
+    serve_tcp(&s, answer_and_go);
+    mr_conn *c = connect_to(&s);
+    expect_status(c, "one");
+    expect_status(c, "two");
+    expect_failure(c, in_ms(PATIENCE), MR_IO, "closed the connection");
+    expect_failure(c, 0, MR_IO, "closed the connection");
+    assert_int_equal(mr_conn_send(c, "x", 1, in_ms(PATIENCE)), MR_IO);
+    mr_conn_close(c);
+    stop(&s);
+}
+
+static void leave_at_once(int fd) { (void)fd; }
+
+/* SIGPIPE would end the test program. */
+static void raises_no_sigpipe(void **state) {
+    struct server s;
+    int rc = MR_OK;
+
+    (void)state;
+    signal(SIGPIPE, SIG_DFL);
+    serve_unix(&s, leave_at_once);
+    mr_conn *c = connect_to(&s);
+    stop(&s);
+    double deadline = in_ms(PATIENCE);
+    while (rc == MR_OK && mr_now() < deadline)
+        rc = mr_conn_send(c, "PING\r\n", 6, deadline);
+    assert_int_equal(rc, MR_IO);
+    assert_string_not_equal(mr_conn_error(c), "");
+    mr_conn_close(c);
+}
+
+static void talk_http(int fd) {
+    say(fd, "+OK\r\nHTTP/1.1 400 Bad Request\r\n\r\n");
+    wait_for_close(fd);
+}
+
+static void reports_a_peer_without_resp(void **state) {
+    struct server s;
+
+    (void)state;
+    serve_tcp(&s, talk_http);
+    mr_conn *c = connect_to(&s);
+    expect_status(c, "OK");
+    expect_failure(c, in_ms(PATIENCE), MR_PROTOCOL, "reply type byte");
+    expect_failure(c, in_ms(PATIENCE), MR_PROTOCOL, "reply type byte");
+    assert_int_equal(mr_conn_send(c, "x", 1, in_ms(PATIENCE)), MR_PROTOCOL);
+    mr_conn_close(c);
+    stop(&s);
+}
+
+static void claim_much(int fd) {
+    say(fd, "*1000000000\r\n");
+    wait_for_close(fd);
+}
+
+static void reports_an_impossible_claim(void **state) {
+    struct server s;
+
+    (void)state;
+    serve_tcp(&s, claim_much);
+    mr_conn *c = connect_to(&s);
+    expect_failure(c, in_ms(PATIENCE), MR_PROTOCOL, "16777216 bytes");
+    mr_conn_close(c);
+    stop(&s);
+}
+
+static void is_not_shared_through_fork(void **state) {
+    struct server s;
+    int status = 0;
+
+    (void)state;
+    serve_tcp(&s, answer_once);
+    mr_conn *c = connect_to(&s);
+    pid_t child = fork();
+    if (child == 0) {
+        mr_reply *reply;
+        int ok = mr_conn_recv(c, 0, &reply) == MR_IO &&
+                 mr_conn_send(c, "x", 1, in_ms(PATIENCE)) == MR_IO;
+        mr_conn_close(c);
+        _exit(ok ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(mr_conn_send(c, "PING\r\n", 6, in_ms(PATIENCE)), MR_OK);
+    expect_status(c, "PONG");
+    mr_conn_close(c);
+    mr_conn_close(NULL);
+    stop(&s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(talks_over_tcp),
+        cmocka_unit_test(talks_over_a_unix_socket),
+        cmocka_unit_test(carries_large_values),
+        cmocka_unit_test(reports_a_refused_connection),
+        cmocka_unit_test(reports_a_path_that_is_too_long),
+        cmocka_unit_test(bounds_the_time_to_connect),
+        cmocka_unit_test(sets_the_socket_up),
+        cmocka_unit_test(bounds_the_whole_call),
+        cmocka_unit_test(bounds_the_time_for_what_has_arrived),
+        cmocka_unit_test(goes_on_after_a_timeout),
+        cmocka_unit_test(bounds_the_time_to_send),
+        cmocka_unit_test(delivers_what_came_before_the_end),
+        cmocka_unit_test(raises_no_sigpipe),
+        cmocka_unit_test(reports_a_peer_without_resp),
+        cmocka_unit_test(reports_an_impossible_claim),
+        cmocka_unit_test(is_not_shared_through_fork),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
