@@ -1,0 +1,503 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- The local tier as Lua sees it: a region of the C core, and in front of it
+-- this worker's memo of what it has decoded.
+--
+--     refs[id]      -> generation and slot of the entry, packed in one number
+--     urls[slot]    -> its backend_url     (resolve)
+--     protos[slot]  -> its decoded session (load; copied for each caller)
+--     ids[slot]     -> the id, so that a slot has at most one memo entry
+--
+-- A memo entry is believed only when C.mr_hit says that the slot still holds
+-- that generation, that nobody has disbelieved it and that its time has not
+-- come. So no worker ever tells another about a change, and the memo needs no
+-- cleaning: it holds at most one entry for each slot.
+--
+-- Hooks run here, after the call into C and so after the lock: everything that
+-- has left is first taken into a Lua table, and a hook may call the storage.
+
+local errors = require "resty.mooring.errors"
+local log = require "resty.mooring.log"
+local mooring_ffi = require "resty.mooring.ffi"
+local record = require "resty.mooring.record"
+
+local C = mooring_ffi.C
+local ffi = mooring_ffi.ffi
+local clock = mooring_ffi.now
+
+local collectgarbage = collectgarbage
+local decode = record.decode
+local error = error
+local ffi_new = ffi.new
+local ffi_string = ffi.string
+local pairs = pairs
+local pcall = pcall
+local setmetatable = setmetatable
+local tonumber = tonumber
+local tostring = tostring
+
+local _M = {}
+local mt = { __index = _M }
+
+local NEVER = 1e300
+_M.NEVER = NEVER
+
+-- Reasons an entry leaves for (enum mr_reason), and what hooks are told.
+local QUIETLY, DELETED, VANISHED, CLOSED = 0, 3, 4, 5
+_M.QUIETLY, _M.DELETED, _M.VANISHED, _M.CLOSED = QUIETLY, DELETED, VANISHED,
+                                                CLOSED
+local REASONS = { "capacity", "expired", "deleted", "gone", "closed" }
+
+_M.PUT_ABSENT, _M.PUT_PRESENT, _M.PUT_REFUSE = 1, 2, 4
+_M.PUT_TOKEN, _M.PUT_BUMP = 8, 16
+
+local OK, NOT_FOUND, EXISTS, FULL, BUSY, CHANGED, TOO_LARGE =
+    0, -1, -2, -3, -4, -5, -6
+_M.CHANGED = CHANGED
+
+local STATS = { "entries", "max_entries", "bytes_used", "max_bytes",
+                "region_bytes", "epoch", "hits", "misses", "puts", "removed",
+                "expired", "evicted", "evicted_for_space", "refused",
+                "lock_timeouts", "repairs" }
+
+-- Slots looked at in one hold of the lock by work that walks the region.
+local STEP = 2048
+
+
+-- ------------------------------------------------------ objects by name --
+
+-- Caches of this VM that are in use. Two of one name with different remotes
+-- would hand each other entries of another store.
+local live = setmetatable({}, { __mode = "k" })
+
+
+local function clash(name, fingerprint)
+    for cache in pairs(live) do
+        if cache.name == name and cache.fingerprint ~= fingerprint then
+            return cache
+        end
+    end
+end
+
+
+local function check_name(name, fingerprint, level)
+    if name and clash(name, fingerprint) then
+        collectgarbage() -- one that nobody holds any more is no clash
+        if clash(name, fingerprint) then
+            error('opts.name "' .. name .. '" is in use by a storage with '
+                  .. "another remote; close that one or choose another name",
+                  level + 1)
+        end
+    end
+end
+
+
+-- ---------------------------------------------------------- construction --
+
+local function open_region(opts)
+    local fingerprint = opts.fingerprint or ""
+    local c_opts = ffi_new("mr_cache_options")
+    c_opts.name = opts.name
+    c_opts.name_len = opts.name and #opts.name or 0
+    c_opts.fingerprint = fingerprint
+    c_opts.fingerprint_len = #fingerprint
+    c_opts.max_entries = opts.max_entries
+    c_opts.max_value = opts.max_record
+    c_opts.max_bytes = opts.max_bytes or 0
+    c_opts.slide = (opts.slide or 0) * 1000
+    c_opts.carry_over = opts.carry_over and 1 or 0
+
+    local out = ffi_new("mr_cache *[1]")
+    local err = ffi_new("char[256]")
+    local rc = C.mr_cache_open(c_opts, out, err, 256)
+    if rc ~= OK then
+        return nil, ffi_string(err)
+    end
+    -- A closure, not C.mr_cache_close itself: a finalizer may run while the VM
+    -- is being torn down, when the library handle is already gone.
+    return ffi.gc(out[0], function(handle) C.mr_cache_close(handle) end)
+end
+
+
+---
+-- Opens the region.
+-- @param opts table: name, fingerprint, max_entries, max_bytes, max_record
+--        (bytes), slide (seconds), carry_over, on_evict; see c/mooring.h
+-- @param level of the caller to blame for a name that is taken
+-- @return the cache; raises when there is no region to be had
+function _M.new(opts, level)
+    level = (level or 1) + 1
+    check_name(opts.name, opts.fingerprint, level)
+
+    local handle, err = open_region(opts)
+    if not handle then
+        error("could not open the local tier: " .. err, level)
+    end
+
+    local self = setmetatable({
+        handle = handle,
+        name = opts.name,
+        fingerprint = opts.fingerprint,
+        on_evict = opts.on_evict,
+        refs = {}, urls = {}, protos = {}, ids = {},
+        entry = ffi_new("mr_entry"),
+        put_args = ffi_new("mr_put"),
+        ref_out = ffi_new("double[1]"),
+        evicted = ffi_new("mr_evicted"),
+        hook_errors = 0,
+    }, mt)
+    C.mr_cache_collect(handle, opts.on_evict and 1 or 0)
+    live[self] = true
+
+    return self
+end
+
+
+-- ----------------------------------------------------------------- hooks --
+
+local function take_evicted(self)
+    local evicted, list = self.evicted, nil
+    while C.mr_cache_next_evicted(self.handle, evicted) == 1 do
+        list = list or {}
+        list[#list + 1] = {
+            id = ffi_string(evicted.key, evicted.key_len),
+            text = ffi_string(evicted.value, evicted.value_len),
+            reason = REASONS[evicted.reason],
+        }
+    end
+    return list
+end
+
+
+local function run_hooks(self, list)
+    for i = 1, #list do
+        local item = list[i]
+        local session = decode(item.text, item.id)
+        local ok, err = pcall(self.on_evict, session, item.reason)
+        if not ok then
+            self.hook_errors = self.hook_errors + 1
+            log.warn_limited("on_evict", "on_evict failed: ", tostring(err))
+        end
+    end
+end
+
+
+local function notify(self)
+    if self.on_evict then
+        local list = take_evicted(self)
+        if list then
+            run_hooks(self, list)
+        end
+    end
+end
+
+
+---
+-- Takes what has left since the last call without telling the hook, for a
+-- caller who does not know yet whether it has really left.
+-- @return a value for `tell`, or nil
+function _M.hold_back(self)
+    return self.on_evict and take_evicted(self) or nil
+end
+
+
+---
+-- Runs the hook for what `hold_back` returned.
+function _M.tell(self, held)
+    if held then
+        run_hooks(self, held)
+    end
+end
+
+
+-- ------------------------------------------------------------------ memo --
+
+local function memoize(self, id, ref, url, proto)
+    local slot = ref % 16777216
+    local ids = self.ids
+    local refs, previous = self.refs, ids[slot]
+    if previous and previous ~= id then
+        -- The session that had this slot may have been found elsewhere since.
+        local elsewhere = refs[previous]
+        if elsewhere and elsewhere % 16777216 == slot then
+            refs[previous] = nil
+        end
+    end
+    ids[slot] = id
+    refs[id] = ref
+    self.urls[slot] = url
+    self.protos[slot] = proto
+end
+
+
+---
+-- The hot path of resolve: no lock, no allocation.
+-- @param id string
+-- @return the backend_url, or nil: look with `find`
+function _M.url(self, id)
+    local ref = self.refs[id]
+    if ref then
+        local slot = C.mr_hit(self.handle, ref, clock())
+        if slot >= 0 then
+            return self.urls[slot]
+        end
+    end
+end
+
+
+---
+-- The hot path of load. No lock.
+-- @param id string
+-- @return the memoized session, which the caller must copy; or nil
+function _M.proto(self, id)
+    local ref = self.refs[id]
+    if ref then
+        local slot = C.mr_hit(self.handle, ref, clock())
+        if slot >= 0 then
+            return self.protos[slot]
+        end
+    end
+end
+
+
+-- -------------------------------------------------------------- look-ups --
+
+---
+-- Looks an entry up under the lock. An expired entry leaves.
+-- @param id string
+-- @param peek true: this is no use of the session
+-- @return mr_entry (valid until the next call on this cache), or nil
+function _M.find(self, id, peek)
+    local rc = C.mr_cache_find(self.handle, id, #id, clock(), peek and 1 or 0,
+                               self.entry)
+    notify(self)
+    if rc ~= OK then
+        return nil, rc == BUSY
+    end
+    return self.entry
+end
+
+
+---
+-- Decodes a found entry and, with `keep`, memoizes it for the hot path.
+-- @return session, or nil, message, "invalid"
+function _M.decode(self, id, entry, keep)
+    local ref = entry.ref
+    local session, err, code =
+        decode(ffi_string(entry.value, entry.value_len), id)
+    if not session then
+        return nil, err, code
+    end
+    if keep then
+        memoize(self, id, ref, session.metadata.backend_url, session)
+    end
+    return session
+end
+
+
+-- ---------------------------------------------------------------- tokens --
+
+---
+-- The validity token of id, to be taken before a remote command is queued.
+function _M.token(self, id)
+    local token = ffi_new("mr_token")
+    C.mr_cache_token(self.handle, id, #id, token)
+    return token
+end
+
+
+---
+-- Has nothing happened to the session since its token was taken?
+function _M.is_valid(self, id, token)
+    return C.mr_cache_token_valid(self.handle, id, #id, token) ~= 0
+end
+
+
+---
+-- Disbelieves every entry; each is verified or dropped at its next look.
+function _M.bump_epoch(self)
+    C.mr_cache_bump_epoch(self.handle)
+end
+
+
+-- ---------------------------------------------------------------- writes --
+
+---
+-- Puts a record.
+-- @param id, text strings
+-- @param flags sum of the PUT_ flags
+-- @param times { stamp, fresh_until, expires_at } in ms of the region's clock
+-- @param token of `token`, or nil
+-- @return mr_rc
+function _M.put(self, id, text, flags, times, token)
+    local args = self.put_args
+    args.key, args.key_len = id, #id
+    args.value, args.value_len = text, #text
+    args.flags = flags
+    args.now = clock()
+    args.stamp = times.stamp
+    args.fresh_until = times.fresh_until
+    args.expires_at = times.expires_at
+    if token then
+        args.token = token
+    end
+    local rc = C.mr_cache_put(self.handle, args, self.ref_out)
+    notify(self)
+    return rc
+end
+
+
+---
+-- The reference of the entry made by the last successful put.
+function _M.last_ref(self)
+    return tonumber(self.ref_out[0])
+end
+
+
+---
+-- Removes an entry: nil when it was there, else the mr_rc.
+function _M.remove(self, id, reason)
+    local rc = C.mr_cache_remove(self.handle, id, #id, reason)
+    notify(self)
+    return rc
+end
+
+
+---
+-- Removes the very entry that was found as `ref`; true when it was that one.
+function _M.remove_ref(self, ref, reason)
+    local rc = C.mr_cache_remove_ref(self.handle, ref, reason)
+    notify(self)
+    return rc == OK, rc == BUSY
+end
+
+
+---
+-- Removal of a copy, which cannot fail. The hook is not run: see hold_back.
+function _M.invalidate(self, id, reason)
+    C.mr_cache_invalidate(self.handle, id, #id, reason)
+end
+
+
+---
+-- Runs the hook for all that has left and not been held back.
+_M.notify = notify
+
+
+---
+-- One caller of all workers gets true and then looks after the entry; hits go
+-- on until the time `until_ms`.
+function _M.claim(self, ref, until_ms)
+    return C.mr_cache_claim(self.handle, ref, clock(), until_ms) == OK
+end
+
+
+---
+-- Sets the mark and the expiry of the entry behind ref.
+function _M.renew(self, ref, fresh_until, expires_at)
+    return C.mr_cache_renew(self.handle, ref, fresh_until, expires_at) == OK
+end
+
+
+-- ------------------------------------------------------------ house-keeping --
+
+---
+-- Removes what has expired, looking at `steps` slots at most.
+-- @return how many were removed
+function _M.sweep(self, steps)
+    local count = C.mr_cache_sweep(self.handle, clock(), steps or STEP)
+    notify(self)
+    return count > 0 and count or 0
+end
+
+
+---
+-- Removes entries not used since `before` (ms of the region's clock).
+-- @return how many
+function _M.remove_unused(self, before)
+    local cursor = ffi_new("uint32_t[1]")
+    local total, busy = 0, 0
+    repeat
+        local count = C.mr_cache_remove_unused(self.handle, before, cursor,
+                                               STEP)
+        notify(self)
+        if count < 0 then
+            busy = busy + 1
+            if busy > 10 then
+                return nil
+            end
+        else
+            total = total + count
+        end
+    until count >= 0 and cursor[0] == 0
+    return total
+end
+
+
+---
+-- @return table of numbers, see mr_stats in c/mooring.h
+function _M.stats(self)
+    local stats = ffi_new("mr_stats")
+    C.mr_cache_stats(self.handle, stats)
+    local copy = { hook_errors = self.hook_errors }
+    for i = 1, #STATS do
+        copy[STATS[i]] = tonumber(stats[STATS[i]])
+    end
+    return copy
+end
+
+
+---
+-- Walks the whole region and compares it with itself.
+-- @return true, or nil and what is wrong
+function _M.check(self)
+    local err = ffi_new("char[256]")
+    if C.mr_cache_check(self.handle, err, 256) ~= OK then
+        return nil, ffi_string(err)
+    end
+    return true
+end
+
+
+---
+-- Gives the region up: a named one is detached from, a private one is cleared
+-- first (reason "closed").
+function _M.close(self)
+    live[self] = nil
+    if not self.name then
+        while C.mr_cache_clear(self.handle, CLOSED, STEP) > 0 do
+            notify(self)
+        end
+    end
+    self.refs, self.urls, self.protos, self.ids = {}, {}, {}, {}
+    ffi.gc(self.handle, nil)
+    C.mr_cache_close(self.handle)
+    self.handle = nil
+end
+
+
+-- ---------------------------------------------------------------- errors --
+
+local MESSAGES = {
+    [NOT_FOUND] = { errors.NOT_FOUND_MESSAGE, errors.NOT_FOUND },
+    [EXISTS] = { "session already exists", errors.ALREADY_EXISTS },
+    [FULL] = { "the storage is full", errors.FULL },
+    [BUSY] = { "the local tier is busy", errors.UNAVAILABLE },
+    [TOO_LARGE] = { "the session is larger than max_record", errors.INVALID },
+}
+
+
+---
+-- An mr_rc as the three results of a failed call.
+function _M.failure(rc)
+    local known = MESSAGES[rc]
+    if known then
+        return nil, known[1], known[2]
+    end
+    return nil, "the local tier failed: " .. mooring_ffi.strerror(rc),
+           errors.UNAVAILABLE
+end
+
+
+return _M

@@ -1,0 +1,77 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- Where messages go: nginx' error log, or standard error in plain LuaJIT.
+-- No message ever holds a raw session id, which is a credential: log.id turns
+-- one into a short hash that is the same on every replica.
+
+local ffi = require "resty.mooring.ffi"
+
+local clock = ffi.now
+local format = string.format
+local stderr = io.stderr
+local byte = string.byte
+local bit = require "bit"
+
+local ngx = ngx
+local in_nginx = ffi.in_nginx and ngx and ngx.log
+
+local _M = {}
+
+
+local function writer(level, name)
+    if in_nginx then
+        return function(...) ngx.log(level, "mooring: ", ...) end
+    end
+    return function(...)
+        stderr:write("mooring: [", name, "] ", table.concat({ ... }), "\n")
+    end
+end
+
+
+_M.warn = writer(in_nginx and ngx.WARN, "warn")
+_M.err = writer(in_nginx and ngx.ERR, "error")
+_M.info = writer(in_nginx and ngx.INFO, "info")
+
+
+local last = {}
+
+
+---
+-- Logs a warning unless one with the same key was logged within the last
+-- second by this process: what goes wrong goes wrong for every request.
+-- @param key string, a fixed name of the message
+-- @param ... parts of the message
+function _M.warn_limited(key, ...)
+    local now = clock()
+    if not last[key] or now - last[key] >= 1000 then
+        last[key] = now
+        _M.warn(...)
+    end
+end
+
+
+---
+-- Logs a warning once in the life of this process.
+function _M.warn_once(key, ...)
+    if not last[key] then
+        last[key] = clock()
+        _M.warn(...)
+    end
+end
+
+
+---
+-- A short name for a session id (FNV-1a, 32 bits) that is safe to log.
+function _M.id(id)
+    local hash = 0x811c9dc5
+    for i = 1, #id do
+        hash = bit.bxor(hash, byte(id, i))
+        -- hash * 16777619 in 32 bits, from parts that stay below 2^53
+        hash = bit.tobit(hash * 0x193 + bit.lshift(hash, 24))
+    end
+    return format("#%s", bit.tohex(hash))
+end
+
+
+return _M

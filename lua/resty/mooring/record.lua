@@ -1,0 +1,321 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- The stored form of a session: JSON in the record format of ToolHive,
+--
+--     {"id": "...", "type": "mcp",
+--      "created_at": "2025-06-30T12:00:00.123456789Z", "updated_at": "...",
+--      "data": ...                  left out when nil,
+--      "metadata": {"k": "v"}       left out when empty}
+--
+-- What a number or cjson cannot hold to the last digit is kept as the text it
+-- came as, and written again as that text as long as nobody has changed the
+-- value: nanoseconds and zone offsets of times; and in `data` large integers
+-- and empty arrays. These texts live in private fields of the session, `_times`
+-- and `_data`; `_record` is the whole text, for deciding something on exactly
+-- the record that was seen.
+
+local cjson = require "cjson"
+local errors = require "resty.mooring.errors"
+local rfc3339 = require "resty.mooring.rfc3339"
+local session = require "resty.mooring.session"
+
+local byte = string.byte
+local concat = table.concat
+local find = string.find
+local gsub = string.gsub
+local next = next
+local pairs = pairs
+local pcall = pcall
+local setmetatable = setmetatable
+local sort = table.sort
+local sub = string.sub
+local type = type
+
+local INVALID = errors.INVALID
+
+local _M = {}
+
+-- An instance of our own: the settings of the shared one are the user's.
+local json = cjson.new()
+json.encode_number_precision(14)
+json.decode_max_depth(64)
+json.encode_max_depth(64)
+json.encode_sparse_array(true, 2, 16)
+local decode, encode, null = json.decode, json.encode, cjson.null
+
+
+local function invalid(message)
+    return nil, "invalid session record: " .. message, INVALID
+end
+
+
+-- ------------------------------------------------- raw text of a member --
+
+-- Index behind the JSON value that starts at `i`; text is known to be valid.
+local function skip_value(text, i)
+    local depth = 0
+    repeat
+        local at, _, char = find(text, '([%[%]{}",])', i)
+        if not at then
+            return #text + 1
+        elseif char == '"' then
+            i = at
+            repeat
+                local _, to, backslashes = find(text, '(\\*)"', i + 1)
+                i = to
+            until #backslashes % 2 == 0
+        elseif char == "[" or char == "{" then
+            depth, i = depth + 1, at
+        elseif char == "]" or char == "}" then
+            if depth == 0 then
+                return at
+            end
+            depth, i = depth - 1, at
+        elseif depth == 0 then
+            return at
+        else
+            i = at
+        end
+        i = i + 1
+    until false
+end
+
+
+-- The text of the last member `name` of the object in text.
+local function raw_member(text, name)
+    local raw
+    local i = find(text, "{", 1, true) + 1
+    while true do
+        local key_at = find(text, '"', i, true)
+        if not key_at then
+            return raw
+        end
+        local colon = key_at
+        repeat
+            local _, to, backslashes = find(text, '(\\*)"', colon + 1)
+            colon = to
+        until #backslashes % 2 == 0
+        local key = decode("[" .. sub(text, key_at, colon) .. "]")[1]
+        local from = find(text, "[^%s:]", colon + 1)
+        local to = skip_value(text, from)
+        if key == name then
+            raw = gsub(sub(text, from, to - 1), "%s+$", "")
+        end
+        if byte(text, to) ~= 44 then -- no comma: the last member
+            return raw
+        end
+        i = to + 1
+    end
+end
+
+
+-- --------------------------------------------------------------- decode --
+
+local function read_time(object, name)
+    local text = object[name]
+    if type(text) ~= "string" then
+        return nil
+    end
+    return rfc3339.parse(text), text
+end
+
+
+local function strings_only(metadata)
+    for key, value in pairs(metadata) do
+        if type(key) ~= "string" or type(value) ~= "string" then
+            return false
+        end
+    end
+    return true
+end
+
+
+local function wrong_field(object, id)
+    if type(object.id) ~= "string" then
+        return "id is not a string"
+    end
+    if id and object.id ~= id then
+        return "its id is not the one it is stored under"
+    end
+    if object.type ~= nil and type(object.type) ~= "string" then
+        return "type is not a string"
+    end
+    local metadata = object.metadata
+    if metadata ~= nil and metadata ~= null
+       and not (type(metadata) == "table" and strings_only(metadata))
+    then
+        return "metadata does not map strings to strings"
+    end
+end
+
+
+local function remember_data(self, text)
+    local ok, canonical = pcall(encode, self.data)
+    if ok then
+        self._data = { canonical = canonical, raw = raw_member(text, "data") }
+    end
+end
+
+
+---
+-- Decodes a record.
+-- @param text string
+-- @param id the id it is stored under, or nil: any
+-- @return session, or nil, message, "invalid"
+function _M.decode(text, id)
+    local ok, object = pcall(decode, text)
+    if not ok then
+        return invalid("it is not JSON")
+    end
+    if type(object) ~= "table" then
+        return invalid("it is not an object")
+    end
+
+    local wrong = wrong_field(object, id)
+    if wrong then
+        return invalid(wrong)
+    end
+    local created, created_text = read_time(object, "created_at")
+    local updated, updated_text = read_time(object, "updated_at")
+    if not created or not updated then
+        return invalid((created and "updated_at" or "created_at")
+                       .. " is not an RFC 3339 time")
+    end
+
+    local data = object.data
+    local metadata = object.metadata
+    local self = session.bless {
+        id = object.id,
+        type = object.type or "",
+        created_at = created,
+        updated_at = updated,
+        metadata = metadata ~= null and metadata or {},
+        _times = { created, created_text, updated, updated_text },
+        _record = text,
+    }
+    if data ~= nil and data ~= null then
+        self.data = data
+        remember_data(self, text)
+    end
+
+    return self
+end
+
+
+-- --------------------------------------------------------------- encode --
+
+local function write_time(self, name, known, known_text)
+    local value = self[name]
+    if type(value) ~= "number" then
+        return nil
+    end
+    return value == known and known_text or rfc3339.format(value)
+end
+
+
+local function write_data(data, known)
+    local ok, text = pcall(encode, data)
+    if not ok then
+        return nil
+    end
+    return known and known.canonical == text and known.raw or text
+end
+
+
+-- Sorted, so that one session has one text.
+local function write_metadata(metadata)
+    local keys = {}
+    for key in pairs(metadata) do
+        keys[#keys + 1] = key
+    end
+    sort(keys)
+    for i = 1, #keys do
+        local key = keys[i]
+        keys[i] = encode(key) .. ":" .. encode(metadata[key])
+    end
+    return "{" .. concat(keys, ",") .. "}"
+end
+
+
+local function unstorable(self)
+    if type(self.type) ~= "string" then
+        return "type is not a string"
+    end
+    if type(self.metadata) ~= "table" or not strings_only(self.metadata) then
+        return "metadata does not map strings to strings"
+    end
+end
+
+
+---
+-- Encodes a session.
+-- @param self session
+-- @return string, or nil, message, "invalid"
+function _M.encode(self)
+    local wrong = unstorable(self)
+    if wrong then
+        return invalid(wrong)
+    end
+    local times = self._times or {}
+    local created = write_time(self, "created_at", times[1], times[2])
+    local updated = write_time(self, "updated_at", times[3], times[4])
+    if not created or not updated then
+        return invalid((created and "updated_at" or "created_at")
+                       .. " is not a time in unix seconds")
+    end
+
+    local text = '{"id":' .. encode(self.id) .. ',"type":' .. encode(self.type)
+                 .. ',"created_at":"' .. created
+                 .. '","updated_at":"' .. updated .. '"'
+    if self.data ~= nil then
+        local data = write_data(self.data, self._data)
+        if not data then
+            return invalid("data cannot be written as JSON")
+        end
+        text = text .. ',"data":' .. data
+    end
+    if next(self.metadata) ~= nil then
+        text = text .. ',"metadata":' .. write_metadata(self.metadata)
+    end
+
+    return text .. "}"
+end
+
+
+-- ----------------------------------------------------------------- copy --
+
+local function deep_copy(value)
+    if type(value) ~= "table" then
+        return value
+    end
+    local copy = {}
+    for key, item in pairs(value) do
+        copy[key] = deep_copy(item)
+    end
+    return setmetatable(copy, getmetatable(value))
+end
+
+
+---
+-- A copy that shares nothing changeable with the original.
+function _M.copy(self)
+    local metadata = {}
+    for key, value in pairs(self.metadata) do
+        metadata[key] = value
+    end
+    return session.bless {
+        id = self.id,
+        type = self.type,
+        created_at = self.created_at,
+        updated_at = self.updated_at,
+        metadata = metadata,
+        data = deep_copy(self.data),
+        _times = self._times,
+        _data = self._data,
+        _record = self._record,
+    }
+end
+
+
+return _M

@@ -1,0 +1,619 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- Two tiers: a bounded LRU of copies in shared memory over a remote storage,
+-- which is the truth.
+--
+--     resolve(id) --> memo --hit--------------------------> url   no lock
+--                       | miss
+--                     region --fresh---------------------> url   one lock
+--                       | miss, or its time has come
+--                     remote --session--> fill with token-> url   one round trip
+--                          '--not found--> the copy leaves ("gone")
+--
+-- What can go wrong between the tiers, and what keeps it from going wrong:
+--
+--   * A fetch is under way while somebody deletes or overwrites the session
+--     here: the fetch took a token before it was sent, the write made the token
+--     invalid, the late reply is returned to its caller but not kept.
+--   * Two stores of one id at once: each invalidates before it asks the remote,
+--     and only one whose token is still valid afterwards keeps its value here.
+--     The order the remote saw them in is not known, so otherwise nobody does.
+--   * A write whose outcome is unknown (a timeout): the copy leaves.
+--   * A process dies anywhere: the copy was removed before the remote was asked.
+--   * A delete on another replica: the copy is believed for `local_ttl` only.
+--     Then the session is fetched again.
+--
+-- Sliding expiry over Redis: a hit that finds less than `ttl` left on the record
+-- claims the renewal for a moment (other workers go on hitting), queues it, and
+-- moves the mark for good when Redis says 1; on 0 the copy leaves.
+
+local background = require "resty.mooring.background"
+local cache = require "resty.mooring.cache"
+local errors = require "resty.mooring.errors"
+local log = require "resty.mooring.log"
+local mooring_ffi = require "resty.mooring.ffi"
+local options = require "resty.mooring.options"
+local record = require "resty.mooring.record"
+local session = require "resty.mooring.session"
+
+local clock = mooring_ffi.now
+
+local closed = errors.closed
+local copy = record.copy
+local encode = record.encode
+local error = error
+local invalid_id = session.invalid_id
+local ipairs = ipairs
+local min = math.min
+local setmetatable = setmetatable
+local type = type
+
+local NEVER, QUIETLY = cache.NEVER, cache.QUIETLY
+local NOT_FOUND = errors.NOT_FOUND
+
+local _M = { _VERSION = mooring_ffi._VERSION }
+local mt = { __index = _M }
+
+local SWEEP_INTERVAL = 0.1
+local SWEEP_PER_CALL = 4
+
+-- How long copies are believed that no invalidation reaches, in seconds.
+local LOCAL_TTL, LOCAL_TTL_REDIS = 60, 2
+
+local METHODS = { "store", "load", "delete", "delete_expired", "close" }
+
+
+local function check_remote(value)
+    if type(value) ~= "table" then
+        return false, "must be a storage (a table with the methods store, "
+                      .. "load, delete, delete_expired and close)"
+    end
+    for _, name in ipairs(METHODS) do
+        if type(value[name]) ~= "function" then
+            return false, "must have the method " .. name
+        end
+    end
+    return true
+end
+
+
+local OPTIONS = {
+    { name = "max_local_entries", check = options.integer(1, 2^24),
+      required = true, doc = "copies held at most" },
+    { name = "remote", check = check_remote, required = true,
+      doc = "the truth: any object with the five methods" },
+    { name = "local_ttl", check = options.positive,
+      unit = "seconds", doc = "a copy is believed this long; 60, over Redis 2" },
+    { name = "max_local_bytes", check = options.integer(1, 2^42),
+      unit = "bytes", doc = "ids and records of all copies; 256 an entry" },
+    { name = "max_record", check = options.integer(64, 2^24 - 1),
+      default = 65536, unit = "bytes", doc = "larger ones are not kept here" },
+    { name = "max_id_length", check = options.integer(1, 65535),
+      default = session.MAX_ID_LENGTH, unit = "bytes", doc = "longest id" },
+    { name = "name", check = options.non_empty_string,
+      doc = "shares the copies with all of that name, also after a reload" },
+    { name = "on_evict", check = options.callable,
+      doc = "function(session, reason), see README" },
+}
+
+
+---
+-- Makes a routing storage.
+-- @param opts table, see OPTIONS and the README
+-- @return the storage; raises naming the option that is wrong. A remote that
+--         cannot be reached is no error here.
+function _M.new(opts)
+    opts = options.check(OPTIONS, opts, 2)
+    local remote = opts.remote
+    local tells_expiry = type(remote.fetch) == "function"
+    local self = setmetatable({
+        remote = remote,
+        tells_expiry = tells_expiry,
+        ttl_ms = (remote.ttl or 0) * 1000,
+        local_ttl_ms = 1000 * (opts.local_ttl
+                       or (tells_expiry and LOCAL_TTL_REDIS or LOCAL_TTL)),
+        max_id_length = opts.max_id_length,
+        closed = false,
+        started = false,
+        too_large = 0,
+    }, mt)
+    self.cache = cache.new({
+        name = opts.name,
+        fingerprint = remote.fingerprint and remote:fingerprint() or "",
+        max_entries = opts.max_local_entries,
+        max_bytes = opts.max_local_bytes,
+        max_record = opts.max_record,
+        on_evict = opts.on_evict,
+    }, 2)
+    return self
+end
+
+
+-- --------------------------------------------------------- house-keeping --
+
+local function sweep(self)
+    if self.closed then
+        return false
+    end
+    self.cache:sweep()
+    return true
+end
+
+
+---
+-- Arms the sweep and connects the remote in this nginx worker; later calls and
+-- plain LuaJIT do nothing. For init_worker_by_lua; a first call in a worker
+-- does it as well.
+function _M.start(self)
+    if not self.started and background.available() then
+        self.started = true
+        background.every(SWEEP_INTERVAL, self, sweep, true)
+        if self.remote.start then
+            self.remote:start()
+        end
+    end
+end
+
+
+local function keep_house(self)
+    if not self.started then
+        _M.start(self)
+        if not self.started then
+            self.cache:sweep(SWEEP_PER_CALL)
+        end
+    end
+end
+
+
+-- What every call begins with: nil, message, code; or nothing when all is well.
+local function refuse(self, id, level)
+    if type(id) ~= "string" then
+        error("id must be a string", (level or 2) + 1)
+    end
+    if self.closed then
+        return closed()
+    end
+    local wrong = invalid_id(id, self.max_id_length)
+    if wrong then
+        return nil, wrong, errors.INVALID
+    end
+    keep_house(self)
+end
+
+
+-- ------------------------------------------------------------------ fills --
+
+-- The times of a copy of a record that at `asked` (ms) had `left` seconds to
+-- live, nil: not known.
+local function times_of(self, asked, left)
+    local fresh_until = asked + self.local_ttl_ms
+    if not left then
+        return { stamp = asked, fresh_until = fresh_until, expires_at = NEVER }
+    end
+    local expires_at = asked + left * 1000
+    return {
+        stamp = asked,
+        -- the mark: from then on the record has less than ttl left
+        fresh_until = min(fresh_until, expires_at - self.ttl_ms),
+        expires_at = expires_at,
+    }
+end
+
+
+-- Keeps a copy if nothing has happened to the session since the token.
+local function fill(self, id, text, times, token, flags)
+    if self.closed then
+        return
+    end
+    local rc = self.cache:put(id, text, cache.PUT_TOKEN + flags, times, token)
+    if rc == -6 then
+        self.too_large = self.too_large + 1
+    end
+    if rc ~= 0 and flags ~= 0 then
+        -- A write of ours, so whatever copy there is may be older.
+        self.cache:invalidate(id, QUIETLY)
+    end
+    return rc == 0
+end
+
+
+-- The remote has no such session: a copy that is still here has been deleted
+-- elsewhere, or has expired there. (Unless it was made here after the remote was
+-- asked: then the token is no longer valid.)
+local function vanish(self, id, token, err)
+    if not self.closed and self.cache:is_valid(id, token) then
+        self.cache:invalidate(id, cache.VANISHED)
+        self.cache:notify()
+    end
+    return nil, err, NOT_FOUND
+end
+
+
+-- ---------------------------------------------------------------- renewal --
+
+-- How long the others leave a renewal to the caller that claimed it.
+local function claim_ms(self)
+    return min(self.ttl_ms / 20, 10000)
+end
+
+
+-- Queues the renewal of the session whose copy is behind ref, if there is one.
+local function renew(self, s, ref)
+    local asked = clock()
+    self.remote:renew(s, ref and function(renewed)
+        if self.closed then
+            return
+        elseif renewed then
+            local times = times_of(self, asked, self.remote:lifetime(s))
+            self.cache:renew(ref, times.fresh_until, times.expires_at)
+        elseif renewed == false then
+            self.cache:remove_ref(ref, cache.VANISHED)
+        end
+    end)
+end
+
+
+-- A fetched session with less than ttl left is kept under a claim of its own
+-- until the renewal is answered.
+local function fill_and_renew(self, id, s, text, asked, token)
+    local times = times_of(self, asked, self.ttl_ms / 1000)
+    times.fresh_until = min(asked + claim_ms(self), asked + self.local_ttl_ms)
+    local kept = fill(self, id, text, times, token, 0)
+    renew(self, s, kept and self.cache:last_ref())
+end
+
+
+-- ------------------------------------------------------------------ fetch --
+
+local function fetch_with_expiry(self, id, token)
+    local asked = clock()
+    local s, left, code = self.remote:fetch(id)
+    if not s then
+        return nil, left, code
+    end
+    if self.remote:is_due(s, left) then
+        fill_and_renew(self, id, s, s._record, asked, token)
+    else
+        fill(self, id, s._record, times_of(self, asked, left), token, 0)
+    end
+    return s
+end
+
+
+local function fetch_plainly(self, id, token)
+    local asked = clock()
+    local s, err, code = self.remote:load(id)
+    if not s then
+        return nil, err, code
+    end
+    local text = encode(s)
+    if text then
+        fill(self, id, text, times_of(self, asked), token, 0)
+    end
+    return s
+end
+
+
+local function fetch(self, id)
+    local token = self.cache:token(id)
+    local how = self.tells_expiry and fetch_with_expiry or fetch_plainly
+    local s, err, code = how(self, id, token)
+    if not s and code == NOT_FOUND then
+        return vanish(self, id, token, err)
+    end
+    return s, err, code
+end
+
+
+-- ------------------------------------------------------------------ reads --
+
+-- Looks in the region: the copy, if it may still be believed.
+local function look(self, id)
+    local entry = self.cache:find(id)
+    if not entry or entry.believed == 0 then
+        return nil
+    end
+    local now = clock()
+    if now >= entry.stamp + self.local_ttl_ms then
+        return nil
+    end
+
+    local ref, expires_at = entry.ref, entry.expires_at
+    local s = self.cache:decode(id, entry, true)
+    if s and self.tells_expiry
+       and self.remote:is_due(s, (expires_at - now) / 1000)
+    then
+        -- One caller of all workers does it; the others go on hitting.
+        if self.cache:claim(ref, now + claim_ms(self)) then
+            renew(self, s, ref)
+        end
+    end
+    return s
+end
+
+
+local function slow_load(self, id)
+    local _, err, code = refuse(self, id, 3)
+    if code then
+        return nil, err, code
+    end
+    local s = look(self, id)
+    if s then
+        return s
+    end
+    return fetch(self, id)
+end
+
+
+---
+-- Loads a session from the local tier, or from the remote and keeps a copy.
+-- @param id string
+-- @return a session of the caller's own; or nil, message, code: not_found,
+--         invalid, unavailable, timeout, closed, or whatever the remote says
+function _M.load(self, id)
+    local known = self.cache:proto(id)
+    if known then
+        return copy(known)
+    end
+    local s, err, code = slow_load(self, id)
+    if not s then
+        return nil, err, code
+    end
+    return copy(s)
+end
+
+
+---
+-- The backend_url of a session: the hot path, without allocation.
+-- @param id string
+-- @return string; or nil, message, code as load, and invalid for a session
+--         that has no backend_url
+function _M.resolve(self, id)
+    local url = self.cache:url(id)
+    if url then
+        return url
+    end
+
+    local s, err, code = slow_load(self, id)
+    if not s then
+        return nil, err, code
+    end
+    url = s.metadata.backend_url
+    if not url then
+        return nil, "the session has no backend_url", errors.INVALID
+    end
+    return url
+end
+
+
+-- ----------------------------------------------------------------- writes --
+
+-- create and update of a remote that has neither: not atomic.
+local function emulate(self, s, method)
+    log.warn_once("emulate", "the remote has no create and update: load and ",
+                  "store are used instead, which is not atomic")
+    local found, err, code = self.remote:load(s.id)
+    if not found and code ~= NOT_FOUND then
+        return nil, err, code
+    elseif found and method == "create" then
+        return nil, "session already exists", errors.ALREADY_EXISTS
+    elseif not found and method == "update" then
+        return errors.not_found()
+    end
+    return self.remote:store(s)
+end
+
+
+local function write_remote(self, s, method)
+    local remote = self.remote
+    if type(remote[method]) == "function" then
+        return remote[method](remote, s)
+    end
+    return emulate(self, s, method)
+end
+
+
+local function write(self, s, method)
+    if type(s) ~= "table" or type(s.id) ~= "string" then
+        error("session must be a session", 2)
+    end
+    local id = s.id
+    local _, err, code = refuse(self, id)
+    if code then
+        return nil, err, code
+    end
+    local text
+    text, err, code = encode(s)
+    if not text then
+        return nil, err, code
+    end
+
+    self.cache:invalidate(id, QUIETLY)
+    local token = self.cache:token(id)
+    local asked = clock()
+    local ok
+    ok, err, code = write_remote(self, s, method)
+    if not ok then
+        if not self.closed then
+            self.cache:invalidate(id, QUIETLY)
+        end
+        return nil, err, code
+    end
+
+    local left = self.tells_expiry and self.remote:lifetime(s)
+    fill(self, id, text, times_of(self, asked, left), token, cache.PUT_BUMP)
+    return true
+end
+
+
+---
+-- Creates or overwrites a session: in the remote first; if that fails the
+-- local tier does not get it.
+-- @param s session
+-- @return true, or nil, message, code as the remote's store
+function _M.store(self, s)
+    return write(self, s, "store")
+end
+
+
+---
+-- Stores a session whose id is not taken.
+-- @return as store, and already_exists
+function _M.create(self, s)
+    return write(self, s, "create")
+end
+
+
+---
+-- Overwrites a session that is there.
+-- @return as store, and not_found
+function _M.update(self, s)
+    return write(self, s, "update")
+end
+
+
+-- Removes the copy, asks the remote, and removes what was filled meanwhile.
+-- The hook hears of it only when the session is really gone.
+local function delete_both(self, id, ask)
+    self.cache:invalidate(id, cache.DELETED)
+    local held = self.cache:hold_back()
+
+    local result, err, code = ask()
+    if self.closed then
+        return result, err, code
+    end
+    self.cache:invalidate(id, (held or not result) and QUIETLY
+                              or cache.DELETED)
+    if result then
+        self.cache:tell(held)
+        self.cache:notify()
+    end
+    return result, err, code
+end
+
+
+---
+-- Deletes a session from both tiers; an unknown id is no error.
+-- @param id string
+-- @return true, or nil, message, code as the remote's delete
+function _M.delete(self, id)
+    local _, err, code = refuse(self, id)
+    if code then
+        return nil, err, code
+    end
+    return delete_both(self, id, function()
+        return self.remote:delete(id)
+    end)
+end
+
+
+local function emulate_remove_if(self, id, seen)
+    local current, err, code = self.remote:load(id)
+    if not current then
+        if code == NOT_FOUND then
+            return false
+        end
+        return nil, err, code
+    end
+    if encode(current) ~= encode(seen) then
+        return false
+    end
+    return self.remote:delete(id)
+end
+
+
+---
+-- Deletes a session only while it is still as it was seen.
+-- @param id string
+-- @param seen session as returned by load
+-- @return true when it was deleted, false when it is another one by now or
+--         gone; or nil, message, code as delete
+function _M.remove_if(self, id, seen)
+    local _, err, code = refuse(self, id)
+    if code then
+        return nil, err, code
+    end
+    return delete_both(self, id, function()
+        if type(self.remote.remove_if) == "function" then
+            return self.remote:remove_if(id, seen)
+        end
+        return emulate_remove_if(self, id, seen)
+    end)
+end
+
+
+-- ------------------------------------------------------------------- life --
+
+---
+-- Delegates to the remote. Copies are looked up again afterwards if it deleted
+-- any: which ones, it does not say.
+-- @param before unix seconds
+-- @return count, or nil, message, code as the remote's delete_expired
+function _M.delete_expired(self, before)
+    if type(before) ~= "number" or before ~= before then
+        error("before must be a number (unix seconds)", 2)
+    end
+    if self.closed then
+        return closed()
+    end
+    local count, err, code = self.remote:delete_expired(before)
+    if not count then
+        return nil, err, code
+    end
+    if count > 0 and not self.closed then
+        self.cache:bump_epoch()
+    end
+    return count
+end
+
+
+---
+-- Is the remote there? Remotes that cannot tell are taken to be.
+-- @return true, or nil, message, code: unavailable, timeout, closed
+function _M.ready(self)
+    if self.closed then
+        return closed()
+    end
+    if type(self.remote.ready) == "function" then
+        return self.remote:ready()
+    end
+    return true
+end
+
+
+---
+-- Closes this object and its remote: every later call returns closed. Copies of
+-- a named storage stay for others of that name.
+-- @return true, or what the remote's close returned as an error
+function _M.close(self)
+    if self.closed then
+        return true
+    end
+    self.closed = true
+    local ok, err, code = self.remote:close()
+    self.cache:close()
+    if not ok then
+        return nil, err, code
+    end
+    return true
+end
+
+
+---
+-- @return { ["local"] = table, remote = table or nil }, see the README; or nil,
+--         message, code: closed
+function _M.stats(self)
+    if self.closed then
+        return closed()
+    end
+    local stats = { ["local"] = self.cache:stats() }
+    stats["local"].too_large = self.too_large
+    if type(self.remote.stats) == "function" then
+        stats.remote = self.remote:stats()
+    end
+    return stats
+end
+
+
+return _M
