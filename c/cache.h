@@ -13,6 +13,7 @@
  *     repair.c   rebuilding everything from the live slots
  *     check.c    walking everything
  *     stats.c    totals
+ *     coherence.c  doubts, the dead, and who listens for invalidations
  *     open.c     opening and replacing a region
  *     carry.c    copying the entries of a replaced one
  *
@@ -105,7 +106,8 @@ double mr_slot_expiry(const mr_cache *c, const mr_slot *s);
 double mr_slot_ref(const mr_cache *c, uint32_t slot);
 int mr_slot_has_key(const mr_cache *c, const mr_slot *s,
                     const unsigned char *key, uint32_t key_len);
-/* Copies len bytes of the record (key, then value) from byte `from` on. */
+/* Copies len bytes of the record (key, then value) from byte `from` on; also
+ * while its cells are marked. */
 void mr_slot_copy(const mr_cache *c, const mr_slot *s, uint32_t from,
                   uint32_t len, unsigned char *out);
 int mr_slot_available(const mr_cache *c);
@@ -162,6 +164,8 @@ int mr_cache_lock_region(mr_cache *c);
 void mr_cache_unlock(mr_cache *c);
 /* Are lease and epoch behind the entry? */
 int mr_cache_believes(const mr_cache *c, const mr_slot *s, double now);
+/* Is it known, or to be feared, that the entry is dead? */
+int mr_cache_is_dead(const mr_cache *c, const mr_slot *s);
 /* Takes a ref apart. Returns 0 when it cannot be one of this region. */
 int mr_ref_split(const mr_cache *c, double ref, uint32_t *slot,
                  uint32_t *generation);

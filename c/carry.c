@@ -106,6 +106,8 @@ int mr_cache_carry(mr_cache *from, mr_cache *to) {
     if (rc != MR_OK)
         return rc;
     atomic_store(&to->region->epoch, atomic_load(&from->region->epoch));
+    atomic_store(&to->region->dead_before,
+                 atomic_load(&from->region->dead_before));
     rc = carry_locked(from, to);
     atomic_store(&to->region->lease, atomic_load(&from->region->lease));
     mr_cache_unlock(from);

@@ -12,7 +12,7 @@
 
 #ifdef MR_TESTING
 enum { MR_FAULT_POINTS = 20 }; /* 1 .. 20 */
-extern int mr_fault_at; /* 0: none */
+extern int mr_fault_at;        /* 0: none */
 extern long mr_fault_skip;
 void mr_fault_point(int point);
 #define MR_FAULT(point) mr_fault_point(point)

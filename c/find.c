@@ -38,6 +38,7 @@ static void describe(const mr_cache *c, uint32_t slot, double now,
     out->value = (const char *)c->value.bytes;
     out->value_len = s->value_len;
     out->believed = mr_cache_believes(c, s, now) ? 1 : 0;
+    out->dead = mr_cache_is_dead(c, s) ? 1 : 0;
     out->ref = mr_slot_ref(c, slot);
     out->stamp = s->stamp;
     out->fresh_until = mr_time_shown(mr_slot_fresh_until(s));

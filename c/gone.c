@@ -85,11 +85,12 @@ static void hand_back(mr_cache *c, const mr_slot *s, int reason) {
 }
 
 int mr_cache_next_evicted(mr_cache *c, mr_evicted *out) {
-    const unsigned char *at = c->gone.bytes + c->gone_taken;
+    const unsigned char *at;
     head h;
 
     if (c->gone_taken == c->gone_filled)
         return 0;
+    at = c->gone.bytes + c->gone_taken;
     memcpy(&h, at, sizeof h);
     out->key = (const char *)at + sizeof h;
     out->value = out->key + h.key_len;

@@ -194,6 +194,8 @@ typedef struct mr_entry {
     const char *value; /* a copy, valid until the next call with the handle */
     uint32_t value_len;
     uint32_t believed; /* non-zero: lease and epoch vouch for it */
+    uint32_t dead;     /* non-zero: doubted or flushed since it was filled, so
+                          not even good enough while the remote is away */
     double ref;        /* for mr_hit: generation * 2^24 + slot, < 2^53 */
     double stamp;
     double fresh_until;
@@ -237,6 +239,41 @@ MR_API int mr_cache_remove_ref(mr_cache *c, double ref, int reason);
  * to be had the epoch is bumped instead, which disbelieves every entry. */
 MR_API void mr_cache_invalidate(mr_cache *c, const char *key, uint32_t key_len,
                                 int reason);
+
+/* Keeps the entry of a key, but not as a hit: something has happened to its
+ * original elsewhere. Bumps the stripe; where the lock is not to be had, the
+ * epoch. Returns 1 when there was such an entry, else 0. */
+MR_API int mr_cache_doubt(mr_cache *c, const char *key, uint32_t key_len);
+/* Every original is gone: bumps the epoch, and entries of earlier epochs are
+ * dead. Lock-free. */
+MR_API void mr_cache_flush(mr_cache *c);
+
+/* 16 hexadecimal digits and a NUL, other ones for each region. */
+MR_API void mr_cache_instance(mr_cache *c, char out[17]);
+
+/* Which of the processes on a region listens for invalidations. Each contender
+ * has a number of its own, `self` (an integer > 0, exact in a double). All of
+ * these are lock-free and return 1 (so it is now) or 0.
+ *
+ * claim    there is no owner, or its last beat is `patience` ms old: self is
+ * beat     self is the owner, and alive at `now`
+ * leave    the owner says that it is about to go
+ * succeed  the owner is leaving, and self is the first to offer itself
+ * ready    the successor listens
+ * has_successor  asked by the owner: is there one that listens?
+ * grant    the owner makes the successor that listens the owner
+ * is_owner
+ * resign   the owner, or the successor, is no more */
+MR_API int mr_listener_claim(mr_cache *c, double self, double now,
+                             double patience);
+MR_API int mr_listener_beat(mr_cache *c, double self, double now);
+MR_API int mr_listener_leave(mr_cache *c, double self);
+MR_API int mr_listener_succeed(mr_cache *c, double self);
+MR_API int mr_listener_ready(mr_cache *c, double self);
+MR_API int mr_listener_has_successor(mr_cache *c, double self);
+MR_API int mr_listener_grant(mr_cache *c, double self, double now);
+MR_API int mr_listener_is_owner(mr_cache *c, double self);
+MR_API void mr_listener_resign(mr_cache *c, double self);
 
 /* Removes entries that have expired by `now` (MR_EXPIRED) and brings the LRU
  * keys of others up to date, looking at no more than max_steps slots.

@@ -40,8 +40,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MR_MAGIC 0x676e69726f6f6d0aULL /* "\nmooring" on a little-endian host  \
-                                        */
+/* "\nmooring" on a little-endian host. */
+#define MR_MAGIC 0x676e69726f6f6d0aULL
 
 enum {
     MR_STRIPES = 4096,
@@ -151,7 +151,14 @@ typedef struct mr_region {
     /* Read by every hit, written seldom. */
     _Alignas(64) _Atomic uint64_t lease; /* bits of a double */
     _Atomic uint32_t epoch;
-    _Atomic uint64_t slide; /* bits of a double */
+    _Atomic uint32_t dead_before; /* entries of earlier epochs are known dead */
+    _Atomic uint64_t slide;       /* bits of a double */
+    /* Who listens for invalidations, see coherence.c. Bits of doubles. */
+    _Alignas(64) _Atomic uint64_t listener_owner;
+    _Atomic uint64_t listener_beat;
+    _Atomic uint64_t listener_leaving;
+    _Atomic uint64_t listener_successor;
+    _Atomic uint64_t listener_ready;
     _Alignas(64) pthread_mutex_t mutex;
     _Atomic uint64_t repairs;
     /* Written under the lock, some of it read without. */

@@ -12,6 +12,15 @@
 
 #include <string.h>
 
+static void unmark(mr_cache *c, const mr_slot *s, uint32_t n) {
+    uint32_t link = s->first;
+
+    for (; n > 0; n--) {
+        c->cells[link - 1].next &= ~MR_CELL_MARK;
+        link = c->cells[link - 1].next;
+    }
+}
+
 int mr_cells_mark(mr_cache *c, const mr_slot *s) {
     uint32_t want = mr_slot_cells(s), marked = 0;
     uint32_t link = s->first;
@@ -26,10 +35,7 @@ int mr_cells_mark(mr_cache *c, const mr_slot *s) {
     }
     if (marked == want && link == 0)
         return 1;
-    for (link = s->first; marked > 0; marked--) {
-        c->cells[link - 1].next &= ~MR_CELL_MARK;
-        link = c->cells[link - 1].next;
-    }
+    unmark(c, s, marked);
     return 0;
 }
 
@@ -66,6 +72,16 @@ static void forget_links(mr_cache *c) {
     atomic_store(&r->cells_used, 0);
 }
 
+/* The cells may be those of another record. On the stack, as nothing can be
+ * allocated here. */
+static int is_of_its_key(const mr_cache *c, const mr_slot *s) {
+    unsigned char key[MR_MAX_KEY];
+    uint32_t len = mr_slot_key_len(s);
+
+    mr_slot_copy(c, s, 0, len, key);
+    return mr_cache_hash(c, key, len) == s->hash;
+}
+
 static int is_sound(mr_cache *c, const mr_slot *s) {
     mr_region *r = c->region;
     uint32_t cells = mr_slot_cells(s);
@@ -75,7 +91,12 @@ static int is_sound(mr_cache *c, const mr_slot *s) {
         (uint64_t)atomic_load(&r->cells_used) + cells >
             r->geometry.usable_cells)
         return 0;
-    return mr_cells_mark(c, s);
+    if (!mr_cells_mark(c, s))
+        return 0;
+    if (is_of_its_key(c, s))
+        return 1;
+    unmark(c, s, cells);
+    return 0;
 }
 
 static void keep(mr_cache *c, uint32_t slot) {

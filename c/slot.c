@@ -73,7 +73,7 @@ void mr_slot_copy(const mr_cache *c, const mr_slot *s, uint32_t from,
     uint32_t link = s->first;
 
     for (; from >= MR_CELL_PAYLOAD && len > 0; from -= MR_CELL_PAYLOAD)
-        link = c->cells[link - 1].next;
+        link = c->cells[link - 1].next & ~MR_CELL_MARK;
     while (len > 0) {
         const mr_cell *cell = &c->cells[link - 1];
         uint32_t n = MR_CELL_PAYLOAD - from;
@@ -84,7 +84,7 @@ void mr_slot_copy(const mr_cache *c, const mr_slot *s, uint32_t from,
         out += n;
         len -= n;
         from = 0;
-        link = cell->next;
+        link = cell->next & ~MR_CELL_MARK;
     }
 }
 

@@ -21,7 +21,7 @@
 mr_cache *open_private(uint32_t max_entries, double max_bytes, double slide);
 mr_cache *open_with(const mr_cache_options *opts);
 
-/* mr_cache_check, with its text in the failure. */
+/* mr_cache_check, with its text in the failure; waits for busy others. */
 void assert_sound(mr_cache *c);
 
 /* A put of two strings that never goes stale nor expires. */
