@@ -1,0 +1,410 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- The router: sends each request to the backend that owns its session.
+--
+--     init_by_lua         router = require("resty.mooring.router").new { ... }
+--     init_worker_by_lua  router:init_worker()
+--     access_by_lua       router:access()         which backend?
+--     balancer_by_lua     router:balancer()       its address
+--     header_filter       router:header_filter()  ids, 404s, event streams
+--     log_by_lua          router:log()            event streams
+--     error_page          router:unreachable()    no answer from the backend
+--
+-- The include files in resty/mooring/nginx call all of these but the first two,
+-- on the global `router`.
+--
+-- What one phase tells the next is in nginx variables, which survive the
+-- internal redirect of an error_page as ngx.ctx does not:
+--
+--     $mooring_backend   URL of the backend, what the binding holds
+--     $mooring_result    what became of the request (router/counters.lua)
+--     $mooring_upstream  where proxy_pass goes (router/backends.lua)
+--     $mooring_tls_name  name for SNI and verification
+--     $mooring_role      "internal" in the internal server (router/hop.lua)
+--
+-- A request of a known session costs one look into the storage and one into a
+-- table of peers; its body is not read, no table is made.
+
+local allow = require "resty.mooring.router.allow"
+local answer = require "resty.mooring.router.answer"
+local backends = require "resty.mooring.router.backends"
+local balancer = require "ngx.balancer"
+local binding = require "resty.mooring.router.binding"
+local cjson = require "cjson"
+local counters = require "resty.mooring.router.counters"
+local errors = require "resty.mooring.errors"
+local hop = require "resty.mooring.router.hop"
+local key = require "resty.mooring.router.key"
+local keyed = require "resty.mooring.router.keyed"
+local log = require "resty.mooring.log"
+local mcp = require "resty.mooring.router.mcp"
+local mooring_ffi = require "resty.mooring.ffi"
+local options = require "resty.mooring.options"
+local peers = require "resty.mooring.router.peers"
+local policy = require "resty.mooring.policy"
+local store = require "resty.mooring.router.store"
+local streams = require "resty.mooring.router.streams"
+local unreachable = require "resty.mooring.router.unreachable"
+
+local get_last_failure = balancer.get_last_failure
+local get_method = ngx.req.get_method
+local is_stream = streams.is_stream
+local ngx = ngx
+local set_current_peer = balancer.set_current_peer
+local set_more_tries = balancer.set_more_tries
+local setmetatable = setmetatable
+
+local _M = { _VERSION = mooring_ffi._VERSION }
+local mt = { __index = _M }
+
+local DICT = "mooring"   -- lua_shared_dict of http.conf
+local FLUSH_INTERVAL = 1 -- seconds
+
+local OPTIONS = {
+    { name = "backends", check = backends.check, required = true,
+      doc = "array of URLs or { url =, weight =, server_name =, state = }" },
+    { name = "storage", check = store.check, default = "local",
+      secret = true, doc = '"local", a Redis URL, or a storage' },
+    { name = "max_local_entries", check = options.integer(1, 2^24),
+      default = 1000, doc = "copies kept in memory, over Redis" },
+    { name = "max_local_sessions", check = options.integer(1, 2^24),
+      default = 100000, doc = 'sessions held at most with storage "local"' },
+    { name = "session_ttl", check = options.positive, default = 7200,
+      unit = "seconds", doc = "life of an unused session" },
+    { name = "policy", check = policy.check, default = "round_robin",
+      doc = "where new sessions go" },
+    { name = "key", check = key.check,
+      doc = "where the id of a session is found; default: MCP's header" },
+    { name = "unknown", check = options.one_of("reject", "bind"),
+      doc = 'what to do with an unknown id; MCP: "reject", else "bind"' },
+    { name = "allow", check = allow.check,
+      doc = "what may be dialled beyond backends; array or function(url)" },
+    { name = "internal", check = hop.check_address,
+      default = "unix:/run/nginx-mooring.sock",
+      doc = "address of the internal server" },
+    { name = "cors_origin", check = answer.check_origin, default = "*",
+      doc = "Access-Control-Allow-Origin of the router's own answers" },
+    { name = "name", check = options.non_empty_string, default = "default",
+      doc = "tells several routers of one nginx apart" },
+}
+
+
+local function dictionary()
+    return ngx.shared and ngx.shared[DICT]
+end
+
+
+-- Options that only make sense for one kind of key.
+local function set_kind(self, opts)
+    self.id_variable, self.mcp = key.variable(opts.key)
+    self.unknown = opts.unknown or (self.mcp and "reject" or "bind")
+    if self.mcp and self.unknown == "bind" then
+        error('opts.unknown must be "reject" for MCP, whose ids are made by '
+              .. "the backends", 3)
+    end
+    self.protocol = self.mcp and mcp or keyed
+    self.session_type = self.mcp and "mcp" or "keyed"
+end
+
+
+---
+-- Makes a router. For init_by_lua.
+-- @param opts table, see OPTIONS and the README
+-- @return the router; raises naming the option that is wrong. A store that
+--         cannot be reached is no error here.
+function _M.new(opts)
+    opts = options.check(OPTIONS, opts, 2)
+    local configured = backends.read(opts.backends)
+    local dict = dictionary()
+    local self = setmetatable({
+        name = opts.name,
+        session_ttl = opts.session_ttl,
+        cors_origin = opts.cors_origin,
+        backends = configured,
+        counters = counters.new(dict, opts.name),
+    }, mt)
+    set_kind(self, opts)
+
+    self.peers = peers.new(configured, allow.new(opts.allow, configured, dict,
+                                                 opts.name))
+    self.policy = policy.new(opts.policy, configured)
+    self.hop = hop.new(opts.internal)
+    self.storage = store.open(opts)
+    self.resolve_session = store.resolver(self.storage)
+    self.create_session = store.creator(self.storage)
+    self.streams = streams.new(function(id)
+        self.resolve_session(self.storage, id)
+    end, self.session_ttl)
+    return self
+end
+
+
+local function flush(_, self)
+    self.counters:flush()
+end
+
+
+---
+-- Begins the background work of this worker. For init_worker_by_lua.
+function _M.init_worker(self)
+    store.start(self.storage)
+    self.policy:stagger(ngx.worker.id() or 0)
+    self.streams:start()
+    ngx.timer.every(FLUSH_INTERVAL, flush, self)
+end
+
+
+-- ------------------------------------------------------------- outcomes --
+
+---
+-- Notes what became of the request.
+-- @param result one of the outcomes in resty.mooring.router.counters
+function _M.note(self, result)
+    ngx.var.mooring_result = result
+    self.counters:add(result)
+end
+
+
+---
+-- Answers the request with an error and ends it.
+-- @param kind see resty.mooring.router.answer
+function _M.refuse(self, kind)
+    return answer.send(self, kind)
+end
+
+
+---
+-- Ends a request whose id could not be resolved.
+-- @param err, code as the storage returned them
+function _M.unresolved(self, id, err, code)
+    if code == errors.NOT_FOUND then
+        return self:refuse("not_found")
+    elseif code == errors.INVALID and binding.invalid_id(self, id) then
+        return self:refuse("invalid")
+    end
+    log.warn_limited("resolve", "could not look up the session ", log.id(id),
+                     ": ", err or "its record has no backend_url")
+    return self:refuse("unavailable")
+end
+
+
+---
+-- Ends a request whose session is bound to what may not be dialled. The binding
+-- stays: it may be this configuration that is wrong.
+function _M.not_allowed(self, id, url)
+    log.warn_limited("allow", "the session ", log.id(id), " is bound to ",
+                     #url <= 256 and ngx.escape_uri(url, 0) or "a long URL",
+                     ", which is neither a backend nor allowed")
+    return self:refuse("not_allowed")
+end
+
+
+---
+-- Was the request sent to the backend of its session?
+function _M.is_bound(_, var)
+    local result = var.mooring_result
+    return result == "bound" or result == "stale"
+end
+
+
+-- --------------------------------------------------------------- access --
+
+-- For peers that are not simply an address for the upstream "mooring".
+local function use_upstream(self, var, peer)
+    if peer.tls then
+        if var.mooring_tls ~= "on" then
+            log.warn_limited("tls", "no request goes to ", peer.url, ": its ",
+                             "certificate would not be verified; include ",
+                             "tls.conf in the location")
+            return self:refuse("failed")
+        end
+        var.mooring_tls_name = peer.tls_name
+    end
+    var.mooring_upstream = peer.upstream
+end
+
+
+-- Goes on with the request to a peer.
+local function send_to(self, var, peer, url, result)
+    local counts = self.counters.now
+    counts[result] = counts[result] + 1
+    var.mooring_result = result
+    var.mooring_backend = url
+    if peer.upstream then
+        use_upstream(self, var, peer)
+    end
+end
+
+
+---
+-- Goes on with a request of a session.
+-- @param url its backend
+-- @param stale "stale" when the store could not confirm it, else nil
+function _M.proxy(self, var, id, url, stale)
+    local peer = self.peers.known[url] or self.peers:find(url)
+    if not peer then
+        return self:not_allowed(id, url)
+    end
+    return send_to(self, var, peer, url, stale or "bound")
+end
+
+
+---
+-- Goes on with a request that belongs to no session, to any backend.
+function _M.unpinned(self, var)
+    local peer = self.policy:pick()
+    if not peer then
+        return self:refuse("no_backend")
+    end
+    return send_to(self, var, peer, peer.url, "unpinned")
+end
+
+
+-- The outer server of this nginx says where to.
+local function access_internal(self, var)
+    local url = self.hop:requested_backend()
+    local peer = url and self.peers:parse(url)
+    if not peer then
+        log.warn_limited("internal", "a request to the internal server was ",
+                         "refused: it is not from this nginx")
+        return hop.report(403, "refused")
+    end
+    var.mooring_backend = peer.url
+    if peer.upstream then
+        use_upstream(self, var, peer)
+    end
+end
+
+
+---
+-- Decides where a request goes. For access_by_lua.
+function _M.access(self)
+    local var = ngx.var
+    if var.mooring_role == "internal" then
+        return access_internal(self, var)
+    end
+    return self.protocol.access(self, var)
+end
+
+
+-- ------------------------------------------------------------- balancer --
+
+-- The first backend refused a request that may go to any: another one.
+local function next_peer(self, var)
+    local ctx = ngx.ctx
+    local tried = ctx.mooring_tried or {}
+    ctx.mooring_tried = tried
+    local first = self.peers:parse(var.mooring_backend)
+    tried[first.url] = true
+    while true do
+        local peer = self.policy:pick(tried)
+        -- Of the upstreams "mooring" and "mooring_tls" this one is fixed.
+        if not peer or peer.upstream == first.upstream then
+            return peer or first
+        end
+        tried[peer.url] = true
+    end
+end
+
+
+local function try_again(self, var)
+    local peer
+    if var.mooring_result == "unpinned" then
+        peer = next_peer(self, var)
+        var.mooring_backend = peer.url
+    else
+        peer = self.peers:parse(var.mooring_backend)
+    end
+    return set_current_peer(peer.address, peer.port)
+end
+
+
+---
+-- Tells nginx the address of the backend. For balancer_by_lua.
+--
+-- A second attempt is for GET and DELETE, which may be repeated, on the same
+-- peer: its idle connections may close under a request. A request of no session
+-- may try all backends; nginx repeats a POST only if nothing of it was sent.
+function _M.balancer(self)
+    local var = ngx.var
+    if get_last_failure() then
+        return try_again(self, var)
+    end
+    local method = get_method()
+    if method == "GET" or method == "DELETE" then
+        set_more_tries(1)
+    elseif var.mooring_result == "unpinned" then
+        set_more_tries(#self.backends - 1)
+    end
+    local url = var.mooring_backend
+    local peer = self.peers.known[url] or self.peers:parse(url)
+    set_current_peer(peer.address, peer.port)
+end
+
+
+-- -------------------------------------------------------------- filters --
+
+---
+-- Looks at the head of a response. For header_filter_by_lua.
+function _M.header_filter(self)
+    local var = ngx.var
+    self.protocol.header_filter(self, var)
+    if is_stream(ngx.header.content_type) and self:is_bound(var) then
+        local id = var[self.id_variable]
+        ngx.ctx.mooring_stream = id
+        self.streams:add(id)
+    end
+end
+
+
+---
+-- The request has ended. For log_by_lua.
+function _M.log(self)
+    if self.streams.count > 0 then
+        local id = ngx.ctx.mooring_stream
+        if id then
+            self.streams:remove(id)
+        end
+    end
+end
+
+
+---
+-- Answers a request that a backend gave no answer to. The content handler of
+-- @mooring_unreachable in server.conf.
+function _M.unreachable(self)
+    return unreachable.run(self)
+end
+
+
+-- --------------------------------------------------------------- status --
+
+---
+-- @return table: name, backends, results (of all workers), streams (of this
+--         worker), storage (its stats)
+function _M.stats(self)
+    local list = {}
+    for i, peer in ipairs(self.backends) do
+        list[i] = { url = peer.url, weight = peer.weight, state = peer.state }
+    end
+    local storage = self.storage
+    return {
+        name = self.name,
+        backends = list,
+        results = self.counters:totals(),
+        streams = self.streams.count,
+        storage = type(storage.stats) == "function" and storage:stats() or nil,
+    }
+end
+
+
+---
+-- Answers with stats() as JSON. For content_by_lua.
+function _M.status(self)
+    ngx.header["Content-Type"] = "application/json"
+    ngx.say(cjson.encode(self:stats()))
+end
+
+
+return _M

@@ -1,0 +1,117 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- Bindings as the router makes and unmakes them. A binding is made once, with
+-- `create`; it is unmade because a backend is gone only while it is the one
+-- that was seen: another replica may have bound the id anew.
+
+local errors = require "resty.mooring.errors"
+local log = require "resty.mooring.log"
+local session = require "resty.mooring.session"
+local store = require "resty.mooring.router.store"
+
+local find = string.find
+local ngx = ngx
+
+local _M = {}
+
+local MAX_ENDPOINT = 256 -- bytes
+
+
+---
+-- Why the router's storage would not take this id; nil when it would.
+function _M.invalid_id(router, id)
+    return session.invalid_id(id, router.storage.max_id_length)
+end
+
+
+-- The path that speaks for the session. A 404 says that the session is gone
+-- only there: /mcp/favicon.ico says nothing.
+local function endpoint_of(path)
+    if path and #path <= MAX_ENDPOINT and not find(path, "[^\33-\126]") then
+        return path
+    end
+end
+
+
+---
+-- Binds a session to a backend.
+-- @param router
+-- @param id valid
+-- @param url of the backend
+-- @param path that the request came for, nil when it does not matter
+-- @return true, or nil, message, code as create of the storage
+function _M.create(router, id, url, path)
+    return router.create_session(router.storage, session.new(id, {
+        type = router.session_type,
+        metadata = { backend_url = url, endpoint = endpoint_of(path) },
+    }))
+end
+
+
+---
+-- Is this the path the session was opened at? Yes where that is not known.
+function _M.is_endpoint(s, path)
+    local endpoint = s.metadata.endpoint
+    return endpoint == nil or endpoint == path
+end
+
+
+---
+-- Removes the binding of a session whose backend is gone. Waits for the store.
+-- @param id string
+-- @param url the backend that is gone
+-- @param condition optional function(session): false keeps the binding
+-- @return true when there is no such binding any more, false when there is
+--         another one; or nil, message, code
+function _M.forget(router, id, url, condition)
+    local storage = router.storage
+    local s, err, code = storage:load(id)
+    if not s then
+        if code == errors.NOT_FOUND then
+            return true
+        end
+        return nil, err, code
+    end
+    if s.metadata.backend_url ~= url or condition and not condition(s) then
+        return false
+    end
+    local removed
+    removed, err, code = store.remove_if(storage, id, s)
+    if removed then
+        router.counters:add("forgotten")
+    end
+    return removed, err, code
+end
+
+
+local function forget_later(premature, router, seen)
+    if premature then
+        return
+    end
+    local ok, err = _M.forget(router, seen.id, seen.url, function(s)
+        return _M.is_endpoint(s, seen.path) and s.created_at <= seen.at
+    end)
+    if ok == nil then
+        log.warn_limited("forget", "could not forget the session ",
+                         log.id(seen.id), " that its backend does not know: ",
+                         err)
+    end
+end
+
+
+---
+-- A backend has answered 404 for a session that is bound to it: removes the
+-- binding, without waiting.
+function _M.forget_soon(router, id, url, path)
+    -- A session made since this request began is not the one it was for.
+    local seen = { id = id, url = url, path = path,
+                   at = ngx.req.start_time() }
+    local ok, err = ngx.timer.at(0, forget_later, router, seen)
+    if not ok then
+        log.warn_limited("forget timer", "could not start a timer: ", err)
+    end
+end
+
+
+return _M

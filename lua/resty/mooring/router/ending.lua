@@ -1,0 +1,87 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- DELETE: the client ends its session. When it reads the answer no replica may
+-- serve the session any more, so the binding goes before the answer does.
+
+local answers = require "resty.mooring.router.answer"
+local binding = require "resty.mooring.router.binding"
+local hop = require "resty.mooring.router.hop"
+local log = require "resty.mooring.log"
+local unreachable = require "resty.mooring.router.unreachable"
+
+local ngx = ngx
+
+local _M = {}
+
+
+local function has_ended(status)
+    return status >= 200 and status < 300 or status == 404
+end
+
+
+-- The backend may not take the occasion to hand out another id.
+local function keep_own_id(router, answer, id)
+    local values = answer.headers["mcp-session-id"]
+    if values and not (#values == 1 and values[1] == id) then
+        answer.headers["mcp-session-id"] = nil
+        router.counters:add("foreign_ids")
+    end
+end
+
+
+local function carry(router, id, url)
+    local body = answers.body()
+    if not body then
+        return ngx.exit(ngx.HTTP_REQUEST_ENTITY_TOO_LARGE)
+    end
+    ngx.var.mooring_backend = url
+    local answer, err, outcome = router.hop:open(hop.request(body, id), url)
+    if answer then
+        return answer
+    end
+    log.warn_limited("end " .. url, "could not end the session ", log.id(id),
+                     " at ", url, ": ", err)
+    if outcome == "connect" then
+        return unreachable.forget(router, id, url)
+    end
+    return router:refuse(outcome == "timeout" and "timeout" or "failed")
+end
+
+
+---
+-- Carries a DELETE to the backend of a session and ends the request.
+-- @param router
+-- @param id as the client gave it
+function _M.run(router, id)
+    local s, err, code = router.storage:load(id)
+    local url = s and s.metadata.backend_url
+    if not url then
+        return router:unresolved(id, err, code)
+    end
+    if not binding.is_endpoint(s, ngx.var.uri) then
+        return router:proxy(ngx.var, id, url, code)
+    elseif not router.peers:find(url) then
+        return router:not_allowed(id, url)
+    end
+
+    local answer = carry(router, id, url)
+    if has_ended(answer.status) then
+        local ok
+        ok, err = router.storage:delete(id)
+        if not ok then
+            hop.drop(answer)
+            log.warn_limited("unbind", "could not remove the ended session ",
+                             log.id(id), ": ", err)
+            return router:refuse("unavailable")
+        end
+        router:note("deleted")
+    else
+        router:note("bound")
+    end
+    keep_own_id(router, answer, id)
+    return hop.pass(answer)
+end
+
+
+return _M

@@ -1,0 +1,272 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- The way of an `initialize` or a DELETE to its backend: through the internal
+-- server of this very nginx.
+--
+--     client ==> location ==cosocket==> internal server ==proxy_pass==> backend
+--                access()   unix socket  the same location.conf
+--
+-- So Lua can wait for the store between the headers of the answer and its body,
+-- while connections, TLS, timeouts and all other proxy settings stay nginx'.
+-- (ngx.location.capture buffers everything and refuses HTTP/2, header filters
+-- cannot wait.)
+--
+-- The internal server takes the backend from the request, so it has to know who
+-- asks: a secret made at the start of nginx, which outlives reloads.
+
+local bit = require "bit"
+local http1 = require "resty.mooring.router.http1"
+local mooring_ffi = require "resty.mooring.ffi"
+
+local bor = bit.bor
+local bxor = bit.bxor
+local byte = string.byte
+local error = error
+local find = string.find
+local ngx = ngx
+local setmetatable = setmetatable
+local tonumber = tonumber
+local type = type
+
+local _M = {}
+local mt = { __index = _M }
+
+local CONNECT_TIMEOUT = 1000    -- ms: the peer is this nginx
+local SEND_TIMEOUT = 60000      -- ms
+local READ_TIMEOUT = 86400000   -- ms: proxy_read_timeout is what counts
+local CHUNK = 65536             -- bytes
+
+-- Headers of the internal server, see http1.PREFIX.
+local SECRET, BACKEND, OUTCOME = "Mooring-Secret", "Mooring-Backend",
+                                 "Mooring-Outcome"
+
+
+---
+-- The check of the option `internal`, for resty.mooring.options.
+function _M.check_address(address)
+    return type(address) == "string" and find(address, "^unix:/.") ~= nil,
+           'must be the address of the internal server, "unix:/path"'
+end
+
+
+---
+-- The secret of this nginx, as a string of 32 characters.
+function _M.secret()
+    local secret = mooring_ffi.C.mr_secret()
+    if secret == nil then
+        error("could not make a secret: the kernel has no random bytes", 0)
+    end
+    return mooring_ffi.ffi.string(secret)
+end
+
+
+---
+-- Compares in a time that does not depend on where the first difference is.
+function _M.same(secret, given)
+    if #secret ~= #given then
+        return false
+    end
+    local difference = 0
+    for i = 1, #secret do
+        difference = bor(difference, bxor(byte(secret, i), byte(given, i)))
+    end
+    return difference == 0
+end
+
+
+-- ------------------------------------------------------- the outer server --
+
+-- Path and query for the request line. A `rewrite` of the user's location has
+-- to be kept, and the internal server knows nothing of it; everything else is
+-- passed on as the client wrote it.
+local function target(var)
+    local uri, written = var.uri, var.request_uri
+    local path = written:match("^[^?]*")
+    if ngx.unescape_uri((path:gsub("%+", "%%2B"))) == uri
+       and not find(written, "[%z\1-\32]")
+    then
+        return written
+    end
+    return http1.escape_path(uri) .. (var.is_args or "") .. (var.args or "")
+end
+
+
+---
+-- What can be said of the client's request before a backend is chosen.
+-- @param body string
+-- @param session_id the value of Mcp-Session-Id for the backend, or nil
+-- @return table for open(); may be used several times
+function _M.request(body, session_id)
+    local var = ngx.var
+    return {
+        method = var.request_method,
+        target = target(var),
+        headers = ngx.req.get_headers(0, true),
+        body = body,
+        extra = {
+            ["Host"] = var.http_host or var.host,
+            ["X-Forwarded-For"] = var.mooring_forwarded_for,
+            ["X-Forwarded-Proto"] = var.mooring_forwarded_proto,
+            ["Mcp-Session-Id"] = session_id,
+        },
+    }
+end
+
+
+local function connect(address)
+    local sock = ngx.socket.tcp()
+    sock:settimeouts(CONNECT_TIMEOUT, SEND_TIMEOUT, READ_TIMEOUT)
+    local ok, err = sock:connect(address)
+    if not ok then
+        return nil, "could not connect to the internal server at " .. address
+                    .. ": " .. err
+    end
+    return sock
+end
+
+
+local function read_head(sock)
+    local reader = sock:receiveuntil("\r\n\r\n")
+    local text, err = reader()
+    if not text then
+        return nil, "could not read the answer of the internal server: " .. err
+    end
+    local head = http1.parse_head(text)
+    if not head then
+        return nil, "the internal server gave no HTTP answer"
+    end
+    return head
+end
+
+
+local function exchange(self, request, url)
+    local sock, err = connect(self.address)
+    if not sock then
+        return nil, err
+    end
+    request.extra[SECRET], request.extra[BACKEND] = self.secret, url
+    local sent
+    sent, err = sock:send(http1.request(request))
+    if not sent then
+        sock:close()
+        return nil, "could not send to the internal server: " .. err
+    end
+    local head
+    head, err = read_head(sock)
+    if not head then
+        sock:close()
+        return nil, err
+    end
+    head.sock = sock
+    return head
+end
+
+
+---
+-- Sends a request to a backend and waits for the head of the answer.
+-- @param request as request() returns it
+-- @param url of the backend
+-- @return answer { status, headers, sock } for pass() or drop(); or nil,
+--         message, outcome: "connect" (nothing was sent to the backend),
+--         "broken" or "timeout" (something was, there is no answer)
+function _M.open(self, request, url)
+    local answer, err = exchange(self, request, url)
+    if not answer then
+        return nil, err, "broken"
+    end
+    local outcome = http1.single(answer.headers, "mooring-outcome")
+    if outcome then
+        answer.sock:close()
+        return nil, "the backend could not be asked: " .. outcome, outcome
+    end
+    return answer
+end
+
+
+-- --------------------------------------------------------------- answers --
+
+local function send_head(answer)
+    local header = ngx.header
+    ngx.ctx.mooring_carried = true -- its session id is in order
+    ngx.status = answer.status
+    for _, values in pairs(answer.headers) do
+        header[values.name] = #values == 1 and values[1] or values
+    end
+end
+
+
+-- Copies the body as it comes in; true when all of it was there.
+local function copy_body(answer)
+    local sock = answer.sock
+    local length = tonumber(http1.single(answer.headers, "content-length")
+                            or nil)
+    local seen = 0
+    while true do
+        local chunk, err = sock:receiveany(CHUNK)
+        if not chunk then
+            return err == "closed" and (not length or seen >= length)
+        end
+        seen = seen + #chunk
+        if not ngx.print(chunk) or not ngx.flush(true) then
+            return true -- the client has gone: nobody is told anything
+        end
+    end
+end
+
+
+---
+-- Passes an answer on to the client as it comes, and ends the request.
+function _M.pass(answer)
+    send_head(answer)
+    -- The head goes out before there is a body: an SSE stream may be silent.
+    ngx.send_headers()
+    ngx.flush(true)
+    local complete = copy_body(answer)
+    answer.sock:close()
+    return ngx.exit(complete and ngx.HTTP_OK or ngx.ERROR)
+end
+
+
+---
+-- Ends an exchange whose answer nobody wants.
+function _M.drop(answer)
+    answer.sock:close()
+end
+
+
+---
+-- @param address "unix:/path" of the internal server
+function _M.new(address)
+    return setmetatable({ address = address, secret = _M.secret() }, mt)
+end
+
+
+-- ---------------------------------------------------- the internal server --
+
+---
+-- In the internal server: the backend the outer one asks for.
+-- @return url; or nil when the request comes from somebody else
+function _M.requested_backend(self)
+    local var = ngx.var
+    local given, url = var.http_mooring_secret, var.http_mooring_backend
+    if not given or not url or not _M.same(self.secret, given) then
+        return nil
+    end
+    return url
+end
+
+
+---
+-- In the internal server: tells the outer one that there is no answer.
+-- @param outcome "connect", "broken", "timeout" or "refused"
+function _M.report(status, outcome)
+    ngx.status = status
+    ngx.header[OUTCOME] = outcome
+    ngx.header["Content-Length"] = 0
+    ngx.send_headers()
+    return ngx.exit(ngx.HTTP_OK)
+end
+
+
+return _M

@@ -1,0 +1,177 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- HTTP/1 as text, for the hop to this very nginx (resty.mooring.router.hop):
+-- requests are written in HTTP/1.0, so that the answer is never chunked, and
+-- only what nginx itself writes is read. No sockets in here.
+
+local concat = table.concat
+local find = string.find
+local gmatch = string.gmatch
+local gsub = string.gsub
+local ipairs = ipairs
+local lower = string.lower
+local match = string.match
+local pairs = pairs
+local tonumber = tonumber
+local type = type
+
+local _M = {}
+
+-- Of the connection, not of the message (RFC 9110, 7.6.1).
+local HOP_BY_HOP = {
+    ["connection"] = true,
+    ["keep-alive"] = true,
+    ["proxy-authenticate"] = true,
+    ["proxy-authorization"] = true,
+    ["proxy-connection"] = true,
+    ["te"] = true,
+    ["trailer"] = true,
+    ["transfer-encoding"] = true,
+    ["upgrade"] = true,
+}
+
+-- Written anew for the hop.
+local REWRITTEN = {
+    ["content-length"] = true,
+    ["expect"] = true, -- has been answered: the body is here
+    ["host"] = true,
+    ["mcp-session-id"] = true,
+    ["x-forwarded-for"] = true,
+    ["x-forwarded-proto"] = true,
+}
+
+-- What the outer nginx writes itself.
+local OWN = { ["date"] = true, ["server"] = true }
+
+
+---
+-- Headers between the two servers of one nginx begin like this. They are taken
+-- from nobody else and passed on to nobody.
+_M.PREFIX = "mooring-"
+
+
+local function is_internal(name)
+    return find(name, _M.PREFIX, 1, true) == 1
+end
+
+
+-- A header that could not be mistaken for two of them.
+local function is_clean(name, value)
+    return find(name, "^[%w!#$%%&'*+%-.^_`|~]+$") ~= nil
+           and not find(value, "[%z\r\n]")
+end
+
+
+local function add(lines, name, value)
+    if is_clean(name, value) then
+        lines[#lines + 1] = name .. ": " .. value
+    end
+end
+
+
+local function add_all(lines, name, value)
+    if type(value) ~= "table" then
+        return add(lines, name, value)
+    end
+    for _, one in ipairs(value) do
+        add(lines, name, one)
+    end
+end
+
+
+---
+-- The text of a request.
+-- @param request table:
+--        method   string
+--        target   path and query as they go into the request line
+--        headers  table of name to string or array, the client's; those of the
+--                 connection and those of the hop are left out
+--        extra    table of name to string: written as they are, last
+--        body     string, may be ""
+-- @return string
+function _M.request(request)
+    local lines = { request.method .. " " .. request.target .. " HTTP/1.0" }
+    for name, value in pairs(request.headers) do
+        local known = lower(name)
+        if not HOP_BY_HOP[known] and not REWRITTEN[known]
+           and not is_internal(known)
+        then
+            add_all(lines, name, value)
+        end
+    end
+    for name, value in pairs(request.extra) do
+        add(lines, name, value)
+    end
+    if request.body ~= "" or request.method == "POST" then
+        add(lines, "Content-Length", tostring(#request.body))
+    end
+    lines[#lines + 1] = "Connection: close\r\n\r\n"
+    return concat(lines, "\r\n") .. request.body
+end
+
+
+local function collect(headers, name, value)
+    local known = lower(name)
+    if HOP_BY_HOP[known] or OWN[known] then
+        return
+    end
+    local values = headers[known]
+    if values then
+        values[#values + 1] = value
+    else
+        headers[known] = { value, name = name }
+    end
+end
+
+
+---
+-- Parses the head of an answer of nginx.
+-- @param text status line and header lines, without the empty line
+-- @return { status = number, headers = { [lower-case name] = { values...,
+--         name = as it was written } } } without the headers of the
+--         connection; or nil when this is no such head
+function _M.parse_head(text)
+    local status, rest = match(text, "^HTTP/1%.%d (%d%d%d)[^\r\n]*\r?\n?(.*)$")
+    if not status then
+        return nil
+    end
+    local headers = {}
+    for line in gmatch(rest, "[^\r\n]+") do
+        local name, value = match(line, "^([^:%s]+):[ \t]*(.-)[ \t]*$")
+        if not name then
+            return nil
+        end
+        collect(headers, name, value)
+    end
+    return { status = tonumber(status), headers = headers }
+end
+
+
+---
+-- The value of a header.
+-- @param headers as parse_head returns them
+-- @param name lower-case
+-- @return string, nil when there is none, false when there are several
+function _M.single(headers, name)
+    local values = headers[name]
+    if not values then
+        return nil
+    end
+    return #values == 1 and values[1]
+end
+
+
+local function escape_byte(c)
+    return ("%%%02X"):format(c:byte())
+end
+
+
+---
+-- A path as it goes into a request line, from nginx' decoded $uri.
+function _M.escape_path(path)
+    return (gsub(path, "[^%w%-%._~!$&'()*+,;=:@/]", escape_byte))
+end
+
+
+return _M

@@ -1,0 +1,101 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- The rules of MCP Streamable HTTP, revisions 2025-03-26 to 2025-11-25, seen
+-- from a router (modelcontextprotocol.io, "Transports"); and of 2026-07-28,
+-- which has no sessions, so that its requests go to any backend.
+--
+--     has Mcp-Session-Id?
+--       no  POST without Mcp-Method --is it initialize?--> open a session
+--           anything else --------------------------------> any backend
+--       yes DELETE ---------------------------------------> end the session
+--           POST without MCP-Protocol-Version, or whose id is not known:
+--             is it initialize? --------------------------> open a session
+--           id known -------------------------------------> its backend
+--           id not known ---------------------------------> 404
+--
+-- Clients send MCP-Protocol-Version on everything after initialize, so the body
+-- of a request of a known session is not looked at.
+
+local answers = require "resty.mooring.router.answer"
+local binding = require "resty.mooring.router.binding"
+local ending = require "resty.mooring.router.ending"
+local errors = require "resty.mooring.errors"
+local get_method = ngx.req.get_method
+local jsonrpc = require "resty.mooring.router.jsonrpc"
+local opening = require "resty.mooring.router.opening"
+
+local ngx = ngx
+
+local _M = {}
+
+
+-- Opens a session if the request is an `initialize`; returns otherwise.
+local function open_if_asked(router)
+    local body = answers.body()
+    if jsonrpc.is_initialize(body) then
+        return opening.run(router, body)
+    end
+end
+
+
+local function without_session(router, var, method)
+    if method == "POST" and not var.http_mcp_method then
+        open_if_asked(router)
+    end
+    return router:unpinned(var)
+end
+
+
+---
+-- Decides where a request goes (access phase).
+function _M.access(router, var)
+    local id = var.http_mcp_session_id
+    local method = get_method()
+    if not id or id == "" then
+        return without_session(router, var, method)
+    elseif method == "DELETE" then
+        return ending.run(router, id)
+    end
+
+    local examined = method == "POST" and not var.http_mcp_protocol_version
+    if examined then
+        open_if_asked(router)
+    end
+    local url, err, code = router.resolve_session(router.storage, id)
+    if url then
+        return router:proxy(var, id, url, code)
+    end
+    if code == errors.NOT_FOUND and method == "POST" and not examined then
+        open_if_asked(router)
+    end
+    return router:unresolved(id, err, code)
+end
+
+
+-- Clients adopt a session id from any response that has one.
+local function take_away_id(router, var)
+    if var.mooring_role == "internal" or ngx.ctx.mooring_carried then
+        return -- on its way to the router, or bound by it
+    end
+    ngx.header["Mcp-Session-Id"] = nil
+    router.counters:add("foreign_ids")
+end
+
+
+---
+-- Looks at the head of a response (header filter phase).
+function _M.header_filter(router, var)
+    local header = ngx.header
+    local given = header["Mcp-Session-Id"]
+    if given ~= nil and given ~= var.http_mcp_session_id then
+        take_away_id(router, var)
+    end
+    if ngx.status == 404 and router:is_bound(var) then
+        binding.forget_soon(router, var.http_mcp_session_id,
+                            var.mooring_backend, var.uri)
+    end
+end
+
+
+return _M

@@ -1,0 +1,123 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- nginx could not get an answer from a backend (error_page 502 504 of
+-- location.conf). Only a connect() that failed means that the backend is gone
+-- and the session with it; a connection that was reset or an answer that did
+-- not come in time says nothing about the session, and its binding stays.
+--
+-- nginx tells the two apart by $upstream_connect_time, which is "-" for an
+-- attempt whose connection was never made. The last attempt counts. But a
+-- connect() can also fail for reasons of this host (no local port left, a
+-- network that is down), which would cost sessions that are alive: before a
+-- binding goes, the backend is connected to once more, and only what says that
+-- nobody is there counts.
+
+local binding = require "resty.mooring.router.binding"
+local hop = require "resty.mooring.router.hop"
+local log = require "resty.mooring.log"
+
+local find = string.find
+local match = string.match
+local ngx = ngx
+
+local _M = {}
+
+local PROBE_TIMEOUT = 1000 -- ms
+
+-- Errors of connect() that are about the other side.
+local NOBODY_THERE = {
+    ["connection refused"] = true,
+    ["host is down"] = true,
+    ["no route to host"] = true,
+    ["timeout"] = true,
+}
+
+
+-- What nginx' resolver says to NXDOMAIN.
+local HOST_NOT_FOUND = "(3: Host not found)"
+
+
+-- The last of the values nginx lists for several attempts.
+local function last(values)
+    return values and match(values, "([^%s,:]+)%s*$")
+end
+
+
+---
+-- "connect", "timeout" (connected, but no answer in time) or "broken".
+-- @param statuses $upstream_status
+-- @param connect_times $upstream_connect_time, nil when it did not even come to
+--        that: the name of the backend could not be resolved
+function _M.outcome(statuses, connect_times)
+    if not connect_times or last(connect_times) == "-" then
+        return "connect"
+    end
+    return last(statuses) == "504" and "timeout" or "broken"
+end
+
+
+---
+-- Is nobody there? Tries to connect.
+-- @param peer see resty.mooring.router.backends
+function _M.is_gone(peer)
+    local sock = ngx.socket.tcp()
+    sock:settimeout(PROBE_TIMEOUT)
+    local ok, err = sock:connect(peer.host, peer.port)
+    if ok then
+        sock:close()
+        return false
+    end
+    return NOBODY_THERE[err] or find(err, HOST_NOT_FOUND, 1, true) ~= nil
+end
+
+
+---
+-- Forgets a binding whose backend cannot be connected to, and ends the request
+-- as one for an unknown session.
+function _M.forget(router, id, url)
+    local peer = router.peers:parse(url)
+    if not _M.is_gone(peer) then
+        log.warn_limited("back " .. url, "could not connect to the backend ",
+                         url, ", but somebody is there: its sessions stay")
+        return router:refuse("unreachable")
+    end
+    local forgotten, err = binding.forget(router, id, url)
+    if forgotten == nil then
+        log.warn_limited("forget", "could not forget the session ", log.id(id),
+                         " whose backend ", url, " is unreachable: ", err)
+        return router:refuse("unavailable")
+    end
+    if not forgotten then
+        -- Bound to another backend by now: the next request will find it.
+        return router:refuse("moved")
+    end
+    log.warn_limited("gone " .. url, "the backend ", url, " is unreachable, ",
+                     "its session ", log.id(id), " is forgotten")
+    if router.unknown == "bind" then
+        return router:refuse("moved")
+    end
+    return router:refuse("forgotten")
+end
+
+
+---
+-- The content handler of @mooring_unreachable.
+function _M.run(router)
+    local var = ngx.var
+    local outcome = _M.outcome(var.upstream_status,
+                               var.upstream_connect_time)
+    if var.mooring_role == "internal" then
+        return hop.report(outcome == "timeout" and 504 or 502, outcome)
+    end
+    local result = var.mooring_result
+    if outcome == "connect" and (result == "bound" or result == "stale") then
+        return _M.forget(router, var[router.id_variable], var.mooring_backend)
+    elseif outcome == "connect" then
+        return router:refuse("unreachable")
+    end
+    return router:refuse(outcome == "timeout" and "timeout" or "failed")
+end
+
+
+return _M
