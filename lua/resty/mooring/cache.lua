@@ -54,12 +54,16 @@ _M.PUT_TOKEN, _M.PUT_BUMP = 8, 16
 
 local OK, NOT_FOUND, EXISTS, FULL, BUSY, CHANGED, TOO_LARGE =
     0, -1, -2, -3, -4, -5, -6
-_M.CHANGED = CHANGED
+_M.CHANGED, _M.TOO_LARGE = CHANGED, TOO_LARGE
 
 local STATS = { "entries", "max_entries", "bytes_used", "max_bytes",
                 "region_bytes", "epoch", "hits", "misses", "puts", "removed",
                 "expired", "evicted", "evicted_for_space", "refused",
                 "lock_timeouts", "repairs" }
+
+-- Room for ids and records where nobody says how much: twice a usual one. Pages
+-- that are never touched are never taken from the system.
+local BYTES_PER_ENTRY = 512
 
 -- Slots looked at in one hold of the lock by work that walks the region.
 local STEP = 2048
@@ -104,7 +108,7 @@ local function open_region(opts)
     c_opts.fingerprint_len = #fingerprint
     c_opts.max_entries = opts.max_entries
     c_opts.max_value = opts.max_record
-    c_opts.max_bytes = opts.max_bytes or 0
+    c_opts.max_bytes = opts.max_bytes or opts.max_entries * BYTES_PER_ENTRY
     c_opts.slide = (opts.slide or 0) * 1000
     c_opts.carry_over = opts.carry_over and 1 or 0
 
@@ -400,7 +404,60 @@ function _M.renew(self, ref, fresh_until, expires_at)
 end
 
 
--- ------------------------------------------------------------ house-keeping --
+-- ------------------------------------------------------------- coherence --
+
+---
+-- 16 hexadecimal digits that no other region has.
+function _M.instance(self)
+    local out = ffi_new("char[17]")
+    C.mr_cache_instance(self.handle, out)
+    return ffi_string(out)
+end
+
+
+---
+-- Until when hits are believed, in ms of the region's clock; NEVER: for ever.
+function _M.lease(self)
+    return C.mr_cache_lease(self.handle)
+end
+
+
+function _M.set_lease(self, until_ms)
+    C.mr_cache_set_lease(self.handle, until_ms)
+end
+
+
+---
+-- Does a lease hold that ends unless it is renewed?
+function _M.is_leased(self)
+    local lease = C.mr_cache_lease(self.handle)
+    return lease ~= NEVER and clock() < lease
+end
+
+
+---
+-- Are entries believed without a lease, for their own time?
+function _M.is_unleased(self)
+    return C.mr_cache_lease(self.handle) == NEVER
+end
+
+
+---
+-- Keeps an entry, but not as a hit: its original has changed elsewhere.
+-- @return true when there is such an entry
+function _M.doubt(self, id)
+    return C.mr_cache_doubt(self.handle, id, #id) == 1
+end
+
+
+---
+-- All originals are gone.
+function _M.flush(self)
+    C.mr_cache_flush(self.handle)
+end
+
+
+-- ---------------------------------------------------------- house-keeping --
 
 ---
 -- Removes what has expired, looking at `steps` slots at most.

@@ -29,6 +29,11 @@ if not pcall(function() return ffi.C.ngx_current_msec end) then
 end
 
 
+if not pcall(function() return ffi.C.getpid end) then
+    ffi.cdef "int getpid(void);"
+end
+
+
 local function load_library()
     local path, tried = package.searchpath("libmooring", package.cpath)
     if not path then
@@ -77,6 +82,13 @@ end
 
 
 _M.in_nginx = in_nginx
+
+
+---
+-- The id of this process, which is another one after a fork.
+function _M.pid()
+    return ffi.C.getpid()
+end
 
 
 ---

@@ -45,7 +45,7 @@ local OPTIONS = {
     { name = "max_entries", check = options.integer(1, 2^24),
       default = 100000, doc = "sessions held at most" },
     { name = "max_bytes", check = options.integer(1, 2^42),
-      unit = "bytes", doc = "ids and records together; 256 a session" },
+      unit = "bytes", doc = "ids and records together; 512 a session" },
     { name = "max_record", check = options.integer(64, 2^24 - 1),
       default = 65536, unit = "bytes", doc = "largest record" },
     { name = "max_id_length", check = options.integer(1, 65535),
@@ -102,10 +102,7 @@ local function sweep(self)
 end
 
 
----
--- Arms the sweep in this nginx worker; later calls and plain LuaJIT do
--- nothing. For init_worker_by_lua; a first call in a worker does it as well.
-function _M.start(self)
+local function arm(self)
     if not self.started and background.available() then
         self.started = true
         background.every(SWEEP_INTERVAL, self, sweep, true)
@@ -113,14 +110,21 @@ function _M.start(self)
 end
 
 
+-- Where there are no timers, each call sweeps a little.
 local function keep_house(self)
     if not self.started then
-        _M.start(self)
+        arm(self)
         if not self.started then
             self.cache:sweep(SWEEP_PER_CALL)
         end
     end
 end
+
+
+---
+-- Arms the sweep in this nginx worker. For init_worker_by_lua: without it the
+-- first call in a worker does it.
+_M.start = arm
 
 
 -- ---------------------------------------------------------------- checks --

@@ -108,6 +108,7 @@ function _M.new(opts)
     target.command_timeout = opts.command_timeout
 
     return setmetatable({
+        target = target,
         ttl = opts.ttl,
         ttl_ms = floor(opts.ttl * 1000 + 0.5),
         max_lifetime = opts.max_lifetime,
@@ -368,6 +369,23 @@ end
 
 -- ------------------------------------------------------------------ reads --
 
+-- What GET and PTTL of one pipeline say: as fetch.
+local function read_record(id, text, pttl)
+    if not text or pttl == -2 then
+        return not_found()
+    end
+    if type(text) ~= "string" or type(pttl) ~= "number" then
+        return nil, "could not load the session: unexpected reply",
+               errors.UNAVAILABLE
+    end
+    local s, err, code = decode(text, id)
+    if not s then
+        return nil, err, code
+    end
+    return s, pttl > 0 and pttl / 1000 or 0
+end
+
+
 ---
 -- Reads a session without showing a use of it.
 -- @param id string
@@ -387,21 +405,33 @@ function _M.fetch(self, id, level)
     if not replies then
         return nil, err, code
     end
-    local text, pttl = replies[1], replies[2]
-    if not text or pttl == -2 then
-        return not_found()
-    end
-    if type(text) ~= "string" or type(pttl) ~= "number" then
-        return nil, "could not load the session: unexpected reply",
-               errors.UNAVAILABLE
-    end
+    return read_record(id, replies[1], replies[2])
+end
 
-    local s
-    s, err, code = decode(text, id)
-    if not s then
+
+---
+-- As fetch, without waiting.
+-- @param callback function(session, left or message, code), as fetch returns
+-- @return true, or nil, message, code when it could not even be queued
+function _M.fetch_later(self, id, callback)
+    if self.closed then
+        return closed()
+    end
+    local key = self.key_prefix .. id
+    local text
+    local ok, err, code = self.transport:enqueue({ "GET", key }, function(reply)
+        text = reply
+    end)
+    if not ok then
         return nil, err, code
     end
-    return s, pttl > 0 and pttl / 1000 or 0
+    return self.transport:enqueue({ "PTTL", key }, function(pttl)
+        if text == nil or pttl == nil or is_error(text) or is_error(pttl) then
+            return callback(nil, "could not load the session",
+                            errors.UNAVAILABLE)
+        end
+        callback(read_record(id, text, pttl))
+    end)
 end
 
 
@@ -453,6 +483,15 @@ function _M.delete_expired(self, before)
         return closed()
     end
     return 0
+end
+
+
+---
+-- What a listener needs so that changes by others are pushed to it.
+-- @return { target, key_prefix, transport }
+function _M.push(self)
+    return { target = self.target, key_prefix = self.key_prefix,
+             transport = self.transport }
 end
 
 

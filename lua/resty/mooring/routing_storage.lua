@@ -13,26 +13,30 @@
 --
 -- What can go wrong between the tiers, and what keeps it from going wrong:
 --
---   * A fetch is under way while somebody deletes or overwrites the session
---     here: the fetch took a token before it was sent, the write made the token
+--   * A fetch is under way while somebody deletes or overwrites the session:
+--     the fetch took a token before it was sent, the change made the token
 --     invalid, the late reply is returned to its caller but not kept.
 --   * Two stores of one id at once: each invalidates before it asks the remote,
 --     and only one whose token is still valid afterwards keeps its value here.
 --     The order the remote saw them in is not known, so otherwise nobody does.
 --   * A write whose outcome is unknown (a timeout): the copy leaves.
---   * A process dies anywhere: the copy was removed before the remote was asked.
---   * A delete on another replica: the copy is believed for `local_ttl` only.
---     Then the session is fetched again.
---
--- Sliding expiry over Redis: a hit that finds less than `ttl` left on the record
--- claims the renewal for a moment (other workers go on hitting), queues it, and
--- moves the mark for good when Redis says 1; on 0 the copy leaves.
+--   * A process dies anywhere: the copy was removed before the remote was
+--     asked.
+--   * A change on another replica: Redis pushes it (resty.mooring.coherence),
+--     and copies are believed only while a lease proves that it does. Where
+--     nothing is pushed, a copy is believed for `local_ttl`.
+--   * The remote cannot be reached: copies that nothing speaks against are
+--     served all the same, marked stale, unless `serve_stale` is off.
 
 local background = require "resty.mooring.background"
 local cache = require "resty.mooring.cache"
+local coherences = require "resty.mooring.coherence"
+local copies = require "resty.mooring.routing.copies"
 local errors = require "resty.mooring.errors"
+local fetching = require "resty.mooring.routing.fetch"
 local log = require "resty.mooring.log"
 local mooring_ffi = require "resty.mooring.ffi"
+local negatives = require "resty.mooring.negative"
 local options = require "resty.mooring.options"
 local record = require "resty.mooring.record"
 local session = require "resty.mooring.session"
@@ -44,13 +48,15 @@ local copy = record.copy
 local encode = record.encode
 local error = error
 local invalid_id = session.invalid_id
+local fetch = fetching.fetch
 local ipairs = ipairs
-local min = math.min
 local setmetatable = setmetatable
 local type = type
 
-local NEVER, QUIETLY = cache.NEVER, cache.QUIETLY
+local QUIETLY = cache.QUIETLY
 local NOT_FOUND = errors.NOT_FOUND
+local TIMEOUT = errors.TIMEOUT
+local UNAVAILABLE = errors.UNAVAILABLE
 
 local _M = { _VERSION = mooring_ffi._VERSION }
 local mt = { __index = _M }
@@ -85,8 +91,14 @@ local OPTIONS = {
       doc = "the truth: any object with the five methods" },
     { name = "local_ttl", check = options.positive,
       unit = "seconds", doc = "a copy is believed this long; 60, over Redis 2" },
+    { name = "coherence_lease", check = options.positive, default = 2,
+      unit = "seconds", doc = "bound of what is believed of a Redis that pushes" },
+    { name = "serve_stale", check = options.boolean, default = true,
+      doc = "serve known sessions while the remote is unavailable" },
+    { name = "negative_ttl", check = options.not_negative, default = 1,
+      unit = "seconds", doc = "an unknown id is not asked for again; 0: off" },
     { name = "max_local_bytes", check = options.integer(1, 2^42),
-      unit = "bytes", doc = "ids and records of all copies; 256 an entry" },
+      unit = "bytes", doc = "ids and records of all copies; 512 each" },
     { name = "max_record", check = options.integer(64, 2^24 - 1),
       default = 65536, unit = "bytes", doc = "larger ones are not kept here" },
     { name = "max_id_length", check = options.integer(1, 65535),
@@ -96,6 +108,26 @@ local OPTIONS = {
     { name = "on_evict", check = options.callable,
       doc = "function(session, reason), see README" },
 }
+
+
+-- A remote that pushes changes: who listens, and how.
+local function listen(self, opts)
+    local push = self.remote:push()
+    self.coherence = coherences.new {
+        cache = self.cache,
+        key_prefix = push.key_prefix,
+        transport = push.transport,
+        lease = opts.coherence_lease,
+        on_doubt = function(id) fetching.refetch(self, id) end,
+    }
+    local how = mooring_ffi.in_nginx and "worker" or "inline"
+    self.listener = require("resty.mooring.coherence." .. how)
+                    .new(self.coherence, push.target)
+    self.inline = how == "inline" and self.listener or nil
+    if self.cache:is_unleased() then
+        self.cache:set_lease(0) -- a new region: nobody listens yet
+    end
+end
 
 
 ---
@@ -114,9 +146,13 @@ function _M.new(opts)
         local_ttl_ms = 1000 * (opts.local_ttl
                        or (tells_expiry and LOCAL_TTL_REDIS or LOCAL_TTL)),
         max_id_length = opts.max_id_length,
+        serve_stale = opts.serve_stale,
+        patience = remote.patience or 10,
+        flights = {},
         closed = false,
         started = false,
         too_large = 0,
+        stale = 0,
     }, mt)
     self.cache = cache.new({
         name = opts.name,
@@ -126,6 +162,10 @@ function _M.new(opts)
         max_record = opts.max_record,
         on_evict = opts.on_evict,
     }, 2)
+    self.negative = negatives.new(self.cache, opts.negative_ttl)
+    if type(remote.push) == "function" then
+        listen(self, opts)
+    end
     return self
 end
 
@@ -141,27 +181,35 @@ local function sweep(self)
 end
 
 
----
--- Arms the sweep and connects the remote in this nginx worker; later calls and
--- plain LuaJIT do nothing. For init_worker_by_lua; a first call in a worker
--- does it as well.
-function _M.start(self)
+local function arm(self)
     if not self.started and background.available() then
         self.started = true
         background.every(SWEEP_INTERVAL, self, sweep, true)
-        if self.remote.start then
-            self.remote:start()
+        if self.listener then
+            self.listener:start()
         end
     end
 end
 
 
+-- Where there are no timers, each call sweeps a little.
 local function keep_house(self)
     if not self.started then
-        _M.start(self)
+        arm(self)
         if not self.started then
             self.cache:sweep(SWEEP_PER_CALL)
         end
+    end
+end
+
+
+---
+-- Arms the sweep and connects the remote in this nginx worker. For
+-- init_worker_by_lua: without it the first calls in a worker do it.
+function _M.start(self)
+    arm(self)
+    if type(self.remote.start) == "function" then
+        self.remote:start()
     end
 end
 
@@ -182,130 +230,6 @@ local function refuse(self, id, level)
 end
 
 
--- ------------------------------------------------------------------ fills --
-
--- The times of a copy of a record that at `asked` (ms) had `left` seconds to
--- live, nil: not known.
-local function times_of(self, asked, left)
-    local fresh_until = asked + self.local_ttl_ms
-    if not left then
-        return { stamp = asked, fresh_until = fresh_until, expires_at = NEVER }
-    end
-    local expires_at = asked + left * 1000
-    return {
-        stamp = asked,
-        -- the mark: from then on the record has less than ttl left
-        fresh_until = min(fresh_until, expires_at - self.ttl_ms),
-        expires_at = expires_at,
-    }
-end
-
-
--- Keeps a copy if nothing has happened to the session since the token.
-local function fill(self, id, text, times, token, flags)
-    if self.closed then
-        return
-    end
-    local rc = self.cache:put(id, text, cache.PUT_TOKEN + flags, times, token)
-    if rc == -6 then
-        self.too_large = self.too_large + 1
-    end
-    if rc ~= 0 and flags ~= 0 then
-        -- A write of ours, so whatever copy there is may be older.
-        self.cache:invalidate(id, QUIETLY)
-    end
-    return rc == 0
-end
-
-
--- The remote has no such session: a copy that is still here has been deleted
--- elsewhere, or has expired there. (Unless it was made here after the remote was
--- asked: then the token is no longer valid.)
-local function vanish(self, id, token, err)
-    if not self.closed and self.cache:is_valid(id, token) then
-        self.cache:invalidate(id, cache.VANISHED)
-        self.cache:notify()
-    end
-    return nil, err, NOT_FOUND
-end
-
-
--- ---------------------------------------------------------------- renewal --
-
--- How long the others leave a renewal to the caller that claimed it.
-local function claim_ms(self)
-    return min(self.ttl_ms / 20, 10000)
-end
-
-
--- Queues the renewal of the session whose copy is behind ref, if there is one.
-local function renew(self, s, ref)
-    local asked = clock()
-    self.remote:renew(s, ref and function(renewed)
-        if self.closed then
-            return
-        elseif renewed then
-            local times = times_of(self, asked, self.remote:lifetime(s))
-            self.cache:renew(ref, times.fresh_until, times.expires_at)
-        elseif renewed == false then
-            self.cache:remove_ref(ref, cache.VANISHED)
-        end
-    end)
-end
-
-
--- A fetched session with less than ttl left is kept under a claim of its own
--- until the renewal is answered.
-local function fill_and_renew(self, id, s, text, asked, token)
-    local times = times_of(self, asked, self.ttl_ms / 1000)
-    times.fresh_until = min(asked + claim_ms(self), asked + self.local_ttl_ms)
-    local kept = fill(self, id, text, times, token, 0)
-    renew(self, s, kept and self.cache:last_ref())
-end
-
-
--- ------------------------------------------------------------------ fetch --
-
-local function fetch_with_expiry(self, id, token)
-    local asked = clock()
-    local s, left, code = self.remote:fetch(id)
-    if not s then
-        return nil, left, code
-    end
-    if self.remote:is_due(s, left) then
-        fill_and_renew(self, id, s, s._record, asked, token)
-    else
-        fill(self, id, s._record, times_of(self, asked, left), token, 0)
-    end
-    return s
-end
-
-
-local function fetch_plainly(self, id, token)
-    local asked = clock()
-    local s, err, code = self.remote:load(id)
-    if not s then
-        return nil, err, code
-    end
-    local text = encode(s)
-    if text then
-        fill(self, id, text, times_of(self, asked), token, 0)
-    end
-    return s
-end
-
-
-local function fetch(self, id)
-    local token = self.cache:token(id)
-    local how = self.tells_expiry and fetch_with_expiry or fetch_plainly
-    local s, err, code = how(self, id, token)
-    if not s and code == NOT_FOUND then
-        return vanish(self, id, token, err)
-    end
-    return s, err, code
-end
-
-
 -- ------------------------------------------------------------------ reads --
 
 -- Looks in the region: the copy, if it may still be believed.
@@ -315,21 +239,30 @@ local function look(self, id)
         return nil
     end
     local now = clock()
-    if now >= entry.stamp + self.local_ttl_ms then
+    if copies.is_old(self, entry.stamp, now) then
         return nil
     end
 
-    local ref, expires_at = entry.ref, entry.expires_at
+    local ref, left = entry.ref, (entry.expires_at - now) / 1000
     local s = self.cache:decode(id, entry, true)
-    if s and self.tells_expiry
-       and self.remote:is_due(s, (expires_at - now) / 1000)
-    then
-        -- One caller of all workers does it; the others go on hitting.
-        if self.cache:claim(ref, now + claim_ms(self)) then
-            renew(self, s, ref)
-        end
+    if s and self.tells_expiry and self.remote:is_due(s, left) then
+        copies.claim_and_renew(self, s, ref)
     end
     return s
+end
+
+
+-- The copy while the remote cannot be asked, unless something speaks against
+-- it.
+local function stale(self, id)
+    local entry = not self.closed and self.serve_stale and self.cache:find(id)
+    if entry and entry.dead == 0 then
+        local s = self.cache:decode(id, entry)
+        if s then
+            self.stale = self.stale + 1
+            return s, nil, "stale"
+        end
+    end
 end
 
 
@@ -342,16 +275,27 @@ local function slow_load(self, id)
     if s then
         return s
     end
-    return fetch(self, id)
+    s, err, code = fetch(self, id)
+    if code == UNAVAILABLE or code == TIMEOUT then
+        local known, _, mark = stale(self, id)
+        if known then
+            return known, nil, mark
+        end
+    end
+    return s, err, code
 end
 
 
 ---
 -- Loads a session from the local tier, or from the remote and keeps a copy.
 -- @param id string
--- @return a session of the caller's own; or nil, message, code: not_found,
+-- @return a session of the caller's own (with the third result "stale" when the
+--         remote could not be asked); or nil, message, code: not_found,
 --         invalid, unavailable, timeout, closed, or whatever the remote says
 function _M.load(self, id)
+    if self.inline then
+        self.inline:poll()
+    end
     local known = self.cache:proto(id)
     if known then
         return copy(known)
@@ -360,16 +304,19 @@ function _M.load(self, id)
     if not s then
         return nil, err, code
     end
-    return copy(s)
+    return copy(s), nil, code
 end
 
 
 ---
 -- The backend_url of a session: the hot path, without allocation.
 -- @param id string
--- @return string; or nil, message, code as load, and invalid for a session
---         that has no backend_url
+-- @return string (and "stale" as load); or nil, message, code as load, and
+--         invalid for a session that has no backend_url
 function _M.resolve(self, id)
+    if self.inline then
+        self.inline:poll()
+    end
     local url = self.cache:url(id)
     if url then
         return url
@@ -383,7 +330,7 @@ function _M.resolve(self, id)
     if not url then
         return nil, "the session has no backend_url", errors.INVALID
     end
-    return url
+    return url, nil, code
 end
 
 
@@ -442,7 +389,8 @@ local function write(self, s, method)
     end
 
     local left = self.tells_expiry and self.remote:lifetime(s)
-    fill(self, id, text, times_of(self, asked, left), token, cache.PUT_BUMP)
+    copies.fill(self, id, text, copies.times(self, asked, left), token,
+                cache.PUT_BUMP)
     return true
 end
 
@@ -590,6 +538,9 @@ function _M.close(self)
     if self.closed then
         return true
     end
+    if self.listener then
+        self.listener:stop()
+    end
     self.closed = true
     local ok, err, code = self.remote:close()
     self.cache:close()
@@ -601,14 +552,18 @@ end
 
 
 ---
--- @return { ["local"] = table, remote = table or nil }, see the README; or nil,
---         message, code: closed
+-- @return { ["local"] = table, remote = table or nil, coherence = table or nil
+--         }, see the README; or nil, message, code: closed
 function _M.stats(self)
     if self.closed then
         return closed()
     end
     local stats = { ["local"] = self.cache:stats() }
     stats["local"].too_large = self.too_large
+    stats["local"].stale = self.stale
+    if self.coherence then
+        stats.coherence = self.coherence:stats()
+    end
     if type(self.remote.stats) == "function" then
         stats.remote = self.remote:stats()
     end

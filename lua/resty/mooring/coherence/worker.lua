@@ -1,0 +1,362 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- The listener of an nginx instance: one worker has it, any can take it over.
+--
+--     every worker, 8 times a lease:   is there a living owner? if not, claim
+--     the owner:                       a timer, a connection, two threads:
+--                                      reader, and keeper of beats and beacons
+--
+-- Who owns it stands in the region: owner and the time of its last beat.
+--
+--     owner SIGKILLed, or frozen      its beat gets old, another worker claims,
+--                                     connects, bumps the epoch
+--     owner told to leave (reload)    it says so in the region and goes on
+--                                     listening; a worker of the new generation
+--                                     connects and says when its SUBSCRIBE is
+--                                     confirmed; the owner writes a beacon, and
+--                                     when that has come back to it, it has read
+--                                     all that was pushed before the other
+--                                     began to listen: it hands over, and the
+--                                     epoch stays, so the region stays warm
+--     owner dies while it hands over  its beat gets old, as above
+--     no successor (the last worker)  after GRACE it resigns and leaves
+
+local election = require "resty.mooring.coherence.election"
+local links = require "resty.mooring.transport.link"
+local log = require "resty.mooring.log"
+local mooring_ffi = require "resty.mooring.ffi"
+local protocol = require "resty.mooring.transport.protocol"
+local semaphore = require "ngx.semaphore"
+
+local clock = mooring_ffi.now
+local encode_all = protocol.encode_all
+local exiting = ngx.worker.exiting
+local min = math.min
+local ngx = ngx
+local pcall = pcall
+local random = math.random
+local setmetatable = setmetatable
+local thread = ngx.thread
+local timer_at = ngx.timer.at
+local tostring = tostring
+
+local _M = {}
+local mt = { __index = _M }
+
+local TICKS_PER_LEASE = 8
+local BEAT_PATIENCE = 0.5   -- leases without a beat after which an owner is dead
+local GRACE = 1000          -- ms a leaving owner waits for its successor
+local HANDOVER_STEP = 0.01  -- seconds
+local BACKOFF_FIRST, BACKOFF_LAST = 0.05, 2 -- seconds
+local RETRY_REFUSED = 30    -- seconds; somebody may grant the right meanwhile
+local WATCH = 1e6           -- seconds
+
+
+---
+-- @param coherence of resty.mooring.coherence
+-- @param target what a transport connects to
+function _M.new(coherence, target)
+    return setmetatable({
+        coherence = coherence,
+        cache = coherence.cache,
+        target = target,
+        tick = coherence.lease_ms / 1000 / TICKS_PER_LEASE,
+        token = 0,
+        generation = 0,
+        owning = false, -- a timer of this worker owns or takes over
+        stopped = false,
+        attempts = 0,
+    }, mt)
+end
+
+
+-- ------------------------------------------------------------ one listener --
+
+local function leaving(self)
+    return self.stopped or exiting()
+end
+
+
+-- Feeds replies to the protocol until something is wrong with them.
+local function read_loop(self, link)
+    local coherence, reader = self.coherence, link.reader
+    while true do
+        local ok, err = link:receive()
+        if not ok then
+            return err
+        end
+        local reply
+        reply, err = reader:next()
+        while reply ~= nil do
+            local commands, wrong, refused = coherence:take(reply)
+            if wrong then
+                return wrong, refused
+            elseif commands then
+                ok, err = link:send(encode_all(commands))
+                if not ok then
+                    return err
+                end
+            end
+            reply, err = reader:next()
+        end
+        if err then
+            return err
+        end
+    end
+end
+
+
+local function read(self, link)
+    local ok, err, refused = pcall(read_loop, self, link)
+    self.ended, self.refused = tostring(err), ok and refused
+    self.wake:post()
+end
+
+
+-- A successor has its subscription confirmed: read up to a beacon written after
+-- that, then hand over.
+local function hand_over(self, deadline)
+    local key = self.coherence:beacon(true)
+    while key and not self.ended and clock() < deadline do
+        if self.coherence:has_arrived(key) then
+            return election.grant(self.cache, self.token)
+        end
+        election.beat(self.cache, self.token)
+        ngx.sleep(HANDOVER_STEP)
+    end
+    return false
+end
+
+
+local function leave(self)
+    local cache, deadline = self.cache, clock() + GRACE
+    if not self.ended and election.leave(cache, self.token) then
+        while not self.ended and clock() < deadline do
+            election.beat(cache, self.token)
+            self.coherence:beacon()
+            if election.has_successor(cache, self.token) and hand_over(self, deadline) then
+                return
+            end
+            ngx.sleep(HANDOVER_STEP)
+        end
+    end
+    election.resign(cache, self.token)
+end
+
+
+-- A successor waits for the old owner's word, or for its death.
+local function take_over(self)
+    local cache = self.cache
+    if self.coherence.state == "live" then
+        election.ready(cache, self.token)
+    end
+    if election.is_owner(cache, self.token) then
+        self.successor = false
+        self.coherence:granted()
+    elseif election.claim(cache, self.token, self.patience) then
+        -- It did not live to read its last messages.
+        self.successor = false
+        cache:set_lease(0)
+        if self.coherence.state == "live" then
+            cache:bump_epoch()
+        end
+        self.coherence:granted()
+    end
+    return true
+end
+
+
+-- What has to be done several times a lease. Returns false when this worker is
+-- no longer the one to do it.
+local function keep(self)
+    if self.successor then
+        return take_over(self)
+    end
+    if not election.beat(self.cache, self.token) then
+        return false
+    end
+    self.coherence:beacon()
+    if self.coherence:is_silent() then
+        self.ended = "no invalidation message has come back"
+    end
+    return true
+end
+
+
+local function serve(self, link)
+    self.wake = semaphore.new(0)
+    self.ended, self.refused = nil, nil
+    link:set_idle()
+    local ok, err = link:send(encode_all(
+        self.coherence:connected(self.token, self.successor)))
+    if not ok then
+        return err
+    end
+
+    local reader = thread.spawn(read, self, link)
+    local mine = true
+    while mine and not self.ended and not leaving(self) do
+        mine = keep(self)
+        if mine and not self.ended then
+            self.wake:wait(self.successor and HANDOVER_STEP
+                           or self.coherence.state == "live" and self.tick
+                           or 0.005)
+        end
+    end
+    if mine and leaving(self) and not self.successor then
+        leave(self)
+    end
+
+    thread.kill(reader)
+    self.coherence:lost()
+    return self.ended, self.refused, mine
+end
+
+
+-- ---------------------------------------------------------- its life cycle --
+
+local function complain(self, err, refused)
+    if refused then
+        self.coherence:refused()
+        log.warn_limited("tracking", "Redis does not push invalidations to us (",
+            err, "): entries are believed for local_ttl only; it has to be ",
+            "version 6 or later, and the user has to have CLIENT|TRACKING, ",
+            "SUBSCRIBE and the channel &__redis__:invalidate")
+    elseif err then
+        log.warn_limited("listener", "lost the listener connection: ", err)
+    end
+end
+
+
+local function backoff(self, refused)
+    if refused then
+        return RETRY_REFUSED
+    end
+    self.attempts = self.attempts + 1
+    return min(BACKOFF_LAST, BACKOFF_FIRST * 2 ^ (self.attempts - 1))
+           * (0.5 + random() / 2)
+end
+
+
+local function connect_and_serve(self)
+    local link, err = links.open(self.target)
+    if not link then
+        return err, nil, true
+    end
+    local since = clock()
+    local refused, mine
+    err, refused, mine = serve(self, link)
+    link:close()
+    if clock() - since > 1000 then
+        self.attempts = 0
+    end
+    return err, refused, mine
+end
+
+
+local listen
+
+-- While nothing can be listened to, the owner still has to beat: the others
+-- would only fail the same way.
+local function retry(self, seconds)
+    local deadline = clock() + seconds * 1000
+    while clock() < deadline and not leaving(self) do
+        if not election.beat(self.cache, self.token) then
+            return false
+        end
+        ngx.sleep(min(self.tick, seconds))
+    end
+    return not leaving(self) and timer_at(0, listen, self)
+end
+
+
+function listen(premature, self)
+    local again = false
+    if not premature and not leaving(self) then
+        local ok, err, refused, mine = pcall(connect_and_serve, self)
+        if not ok then
+            self.coherence:lost()
+            err, mine = "the listener failed: " .. tostring(err), true
+        end
+        complain(self, err, refused)
+        again = mine and not leaving(self) and not self.successor
+                and retry(self, backoff(self, refused))
+    end
+    if not again then
+        election.resign(self.cache, self.token)
+        self.owning, self.successor = false, false
+    end
+end
+
+
+local function become(self, successor)
+    self.owning, self.successor = true, successor
+    if not timer_at(0, listen, self) then
+        self.owning = false
+        election.resign(self.cache, self.token)
+    end
+end
+
+
+-- One number for each attempt of each worker to own the listener.
+local function next_token(self)
+    self.generation = self.generation + 1
+    self.token = ngx.worker.pid() * 1048576 + self.generation % 1048576
+    return self.token
+end
+
+
+local function look(self)
+    if self.owning or leaving(self) then
+        return
+    end
+    local token = next_token(self)
+    if election.claim(self.cache, token, self.patience) then
+        become(self, false)
+    elseif election.succeed(self.cache, token) then
+        become(self, true)
+    end
+end
+
+
+local function tick(premature, self)
+    if premature or leaving(self) then
+        return
+    end
+    look(self)
+    timer_at(self.tick, tick, self)
+end
+
+
+-- Wakes the keeper when the worker is told to leave: timers fire early then.
+local function watch(premature, self)
+    if not premature then
+        timer_at(WATCH, watch, self)
+    elseif self.wake then
+        self.wake:post()
+        timer_at(0, function() end) -- the post is seen to when a timer ends
+    end
+end
+
+
+---
+-- Takes part in the election in this worker.
+function _M.start(self)
+    self.patience = BEAT_PATIENCE * self.coherence.lease_ms
+    timer_at(WATCH, watch, self)
+    timer_at(0, tick, self)
+end
+
+
+---
+-- No longer takes part; another worker takes over.
+function _M.stop(self)
+    self.stopped = true
+    if self.wake then
+        self.wake:post()
+    end
+end
+
+
+return _M

@@ -1,0 +1,196 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- Misses: from the remote into the local tier.
+--
+--     miss --> known not to be there? ----------------> not found
+--          --> is a fetch of the id under way here? --> join it (its token
+--          |                                            must still be valid)
+--          '-> token, remote, fill
+--
+-- What can go wrong: the session is deleted or overwritten, here or elsewhere,
+-- between the question and the answer. Then the token is no longer valid: the
+-- answer goes to those who asked before that, and is not kept; who comes after
+-- it asks anew. A joined fetch whose request is killed is not waited for longer
+-- than a fetch may take.
+--
+-- The functions take a routing storage.
+
+local copies = require "resty.mooring.routing.copies"
+local errors = require "resty.mooring.errors"
+local mooring_ffi = require "resty.mooring.ffi"
+local record = require "resty.mooring.record"
+
+local clock = mooring_ffi.now
+local encode = record.encode
+local fill = copies.fill
+local not_found = errors.not_found
+local ngx = ngx
+local pcall = pcall
+
+local NOT_FOUND = errors.NOT_FOUND
+
+local _M = {}
+
+-- Background fetches: at most so many at once, and so many a second.
+local REFETCH_RATE, REFETCH_BURST = 200, 200
+
+
+-- --------------------------------------------------------------- the remote --
+
+-- A remote that says how long a record has to live, and leaves its renewal to
+-- us.
+local function keep(self, id, s, left, asked, token)
+    if self.remote:is_due(s, left) then
+        copies.fill_and_renew(self, id, s, asked, token)
+    else
+        fill(self, id, s._record, copies.times(self, asked, left), token, 0)
+    end
+end
+
+
+local function ask_with_expiry(self, id, token)
+    local asked = clock()
+    local s, left, code = self.remote:fetch(id)
+    if not s then
+        return nil, left, code
+    end
+    keep(self, id, s, left, asked, token)
+    return s
+end
+
+
+local function ask_plainly(self, id, token)
+    local asked = clock()
+    local s, err, code = self.remote:load(id)
+    if not s then
+        return nil, err, code
+    end
+    local text = encode(s)
+    if text then
+        fill(self, id, text, copies.times(self, asked), token, 0)
+    end
+    return s
+end
+
+
+local function ask(self, id, token)
+    local how = self.tells_expiry and ask_with_expiry or ask_plainly
+    local s, err, code = how(self, id, token)
+    if not s and code == NOT_FOUND and not self.closed then
+        copies.vanish(self, id, token)
+        self.negative:add(id, token)
+    end
+    return s, err, code
+end
+
+
+-- -------------------------------------------------------------- one flight --
+
+local semaphore = ngx and ngx.get_phase and pcall(require, "ngx.semaphore")
+                  and require "ngx.semaphore"
+
+local CAN_WAIT = { rewrite = true, access = true, content = true, timer = true }
+
+
+-- Waits for a fetch of another request.
+local function join(self, flight)
+    flight.waiting = flight.waiting + 1
+    if not flight.landed:wait(self.patience) then
+        flight.waiting = flight.waiting - 1
+        return nil, "the fetch of another request did not end in time",
+               errors.TIMEOUT
+    end
+    return flight.session, flight.err, flight.code
+end
+
+
+local function land(self, id, flight, ok, ...)
+    if self.flights[id] == flight then
+        self.flights[id] = nil
+    end
+    if ok then
+        flight.session, flight.err, flight.code = ...
+    else
+        flight.err, flight.code = "the fetch failed", errors.UNAVAILABLE
+    end
+    if flight.waiting > 0 then
+        flight.landed:post(flight.waiting)
+    end
+    if not ok then
+        error((...), 0)
+    end
+    return ...
+end
+
+
+local function fly(self, id, token)
+    local flight = { token = token, landed = semaphore.new(0), waiting = 0,
+                     since = clock() }
+    self.flights[id] = flight
+    return land(self, id, flight, pcall(ask, self, id, token))
+end
+
+
+local function is_joinable(self, id, flight)
+    return flight and self.cache:is_valid(id, flight.token)
+           and clock() - flight.since < self.patience * 1000
+end
+
+
+---
+-- Fetches a session and keeps a copy.
+-- @return session (shared: to be copied for the caller); or nil, message, code
+function _M.fetch(self, id)
+    if self.negative:has(id) then
+        return not_found()
+    end
+    if not semaphore or not CAN_WAIT[ngx.get_phase()] then
+        return ask(self, id, self.cache:token(id))
+    end
+    local flight = self.flights[id]
+    if is_joinable(self, id, flight) then
+        return join(self, flight)
+    end
+    return fly(self, id, self.cache:token(id))
+end
+
+
+-- --------------------------------------------------------------- refetching --
+
+-- A token bucket: is there a share left?
+local function may_refetch(self)
+    local now = clock()
+    local passed = (now - (self.refetched_at or 0)) / 1000
+    self.refetched_at = now
+    self.refetch_share = math.min(REFETCH_BURST, passed * REFETCH_RATE
+                                  + (self.refetch_share or REFETCH_BURST))
+    if self.refetch_share < 1 then
+        return false
+    end
+    self.refetch_share = self.refetch_share - 1
+    return true
+end
+
+
+---
+-- Fetches in the background a session whose copy was doubted, so that the next
+-- use is a hit again, or the hook hears that it is gone.
+function _M.refetch(self, id)
+    if self.closed or not may_refetch(self) then
+        return
+    end
+    local token, asked = self.cache:token(id), clock()
+    self.remote:fetch_later(id, function(s, left, code)
+        if self.closed then
+            return
+        elseif s then
+            keep(self, id, s, left, asked, token)
+        elseif code == NOT_FOUND then
+            copies.vanish(self, id, token)
+        end
+    end)
+end
+
+
+return _M
