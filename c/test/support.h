@@ -1,10 +1,14 @@
 /* SPDX-FileCopyrightText: The mooring authors
  * SPDX-License-Identifier: Apache-2.0
  *
- * support.h - what the tests of the cache have in common. They are built with
- * MR_TESTING together with the sources of the core. */
+ * support.h - what the tests of the cache have in common. They are linked with
+ * support.c and the objects of the core, those built with MR_TESTING. */
 #ifndef MR_TEST_SUPPORT_H
 #define MR_TEST_SUPPORT_H
+
+#ifndef MR_TESTING
+#define MR_TESTING
+#endif
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -61,6 +61,7 @@ local OPTIONS = {
     { name = "on_evict", check = options.callable,
       doc = "function(session, reason), see README" },
 }
+_M.OPTIONS = OPTIONS
 
 
 ---

@@ -86,6 +86,7 @@ local OPTIONS = {
     { name = "transport", check = options.one_of("auto", "blocking", "cosocket"),
       default = "auto", doc = "auto: cosocket in nginx, else blocking" },
 }
+_M.OPTIONS = OPTIONS
 
 
 local function new_transport(name, target)

@@ -108,6 +108,7 @@ local OPTIONS = {
     { name = "on_evict", check = options.callable,
       doc = "function(session, reason), see README" },
 }
+_M.OPTIONS = OPTIONS
 
 
 -- A remote that pushes changes: who listens, and how.
