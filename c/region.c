@@ -146,8 +146,8 @@ static int make_header(mr_region *r, const mr_geometry *g,
 
 int mr_region_make(const mr_geometry *g, const mr_cache_options *o,
                    mr_region **out) {
-    /* cppcheck-suppress invalidFunctionArg ; its library wants a file */
     mr_region *r = mmap(NULL, g->size, PROT_READ | PROT_WRITE,
+                        /* cppcheck-suppress invalidFunctionArg ; -1: no file */
                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
     if (r == MAP_FAILED)

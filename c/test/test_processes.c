@@ -27,8 +27,8 @@ typedef struct shared {
 } shared;
 
 static shared *share(mr_cache *c) {
-    /* cppcheck-suppress invalidFunctionArg ; its library wants a file */
     shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE,
+                     /* cppcheck-suppress invalidFunctionArg ; -1: no file */
                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
     assert_true(s != MAP_FAILED);

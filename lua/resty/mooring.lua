@@ -5,7 +5,8 @@
 --
 --     local mooring = require "resty.mooring"
 --     local store = mooring.local_storage.new { max_entries = 1000 }
---     store:store(mooring.session.new(id, { metadata = { backend_url = url } }))
+--     local s = mooring.session.new(id, { metadata = { backend_url = url } })
+--     store:store(s)
 --     store:resolve(id) --> url
 
 local mooring_ffi = require "resty.mooring.ffi"

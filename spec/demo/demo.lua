@@ -134,10 +134,10 @@ local function print_sessions(sessions)
         "opened", names, "count", "wrong")
     local half = math.ceil(#sessions / 2)
     say("")
-    say("  %s   |  %s", head, head)
+    say("  %s  | %s", head, head)
     for i = 1, half do
         local right = sessions[i + half]
-        say("  %s   |  %s", row(sessions[i]), right and row(right) or "")
+        say("  %s  | %s", row(sessions[i]), right and row(right) or "")
     end
     for _, session in ipairs(sessions) do
         if session.problem then
@@ -167,7 +167,7 @@ local function measured(redis, what, units, fn)
     local line
     if redis then
         local total, detail = commands_since(redis, before)
-        line = ("  %-28s %4d commands, %.2f each%s"):format(what, total,
+        line = ("  %-27s %4d commands, %.2f each%s"):format(what, total,
             total / units, detail)
     end
     return sessions, line
@@ -211,8 +211,6 @@ local COUNTERS = {
     { "storage.local.misses", "local tier: misses" },
     { "storage.local.entries", "local tier: entries" },
     { "storage.local.evicted", "local tier: evicted" },
-    { "storage.remote.commands", "Redis: commands" },
-    { "storage.remote.errors", "Redis: errors" },
     { "storage.hits", "sessions in memory: hits" },
     { "storage.misses", "sessions in memory: misses" },
     { "storage.entries", "sessions in memory: entries" },

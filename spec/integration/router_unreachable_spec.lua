@@ -120,20 +120,31 @@ describe("router, when a backend", function()
             assert.equal(1, asked(a, id))
         end)
 
+        -- However many idle connections nginx could still try.
+        local function warm_up()
+            local clients = {}
+            for i = 1, 6 do
+                clients[i] = servers.spawn { "curl", "-sS", web.mcp,
+                    "-d", "{}", out = "/dev/null" }
+            end
+            for i = 1, 6 do
+                clients[i]:wait(5)
+            end
+        end
+
         it("a GET is tried again, once and there", function()
             local id = open_at_a()
-            a:ask("close_idle")
+            warm_up()
             proxy.rule(a, { method = "GET", action = "reset" })
             proxy.rule(a, { method = "GET", body = "second" })
             local answer = assert(web:request { method = "GET", id = id })
             assert.same({ 200, "second" }, { answer.status, answer.body })
 
-            -- (an idle connection that turns out to be closed does not count)
-            a:ask("close_idle")
-            proxy.rule(a, { method = "GET", action = "reset", times = 3 })
+            proxy.rule(a, { method = "GET", action = "reset", times = 10 })
             assert.equal(502, web:request({ method = "GET", id = id }).status)
             assert.equal(4, asked(a, id))
             assert.equal(0, asked(b, id))
+            assert.equal(200, web:call(id).status)
         end)
 
         it("a DELETE is tried again, once and there", function()
@@ -143,12 +154,24 @@ describe("router, when a backend", function()
             assert.equal(2, asked(a, id))
 
             id = open_at_a()
-            a:ask("close_idle")
-            proxy.rule(a, { method = "DELETE", action = "close", times = 2 })
-            local answer = web:delete(id)
-            assert.equal(502, answer.status)
-            assert.equal(200, web:call(id).status)
+            warm_up()
+            proxy.rule(a, { method = "DELETE", action = "close", times = 10 })
+            assert.equal(502, web:delete(id).status)
+            assert.equal(2, asked(a, id))
             assert.equal(0, asked(b, id))
+            assert.equal(200, web:call(id).status)
+        end)
+
+        it("a GET of no session is tried at each backend once", function()
+            open_at_a()
+            warm_up()
+            for _, backend in ipairs { a, b } do
+                proxy.rule(backend, { method = "GET", action = "reset",
+                    times = 10 })
+            end
+            assert.equal(502, web:request({ method = "GET" }).status)
+            assert.equal(1, #proxy.seen(a, "GET"))
+            assert.equal(1, #proxy.seen(b, "GET"))
         end)
 
         it("half-way through the answer, the session lives on", function()

@@ -328,8 +328,8 @@ describe("resty.mooring.routing_storage", function()
     describe("a name", function()
         it("lets another object over the same remote hit at once", function()
             local name = unique_name()
-            local one = routing_storage.new { name = name, max_local_entries = 9, remote = remote }
-            local other = routing_storage.new { name = name, max_local_entries = 9, remote = remote }
+            local opts = { name = name, max_local_entries = 9, remote = remote }
+            local one, other = routing_storage.new(opts), routing_storage.new(opts)
             one:store(make "a")
             assert.equal(URL, other:resolve("a"))
             assert.equal(0, remote.calls.load)
@@ -386,8 +386,8 @@ describe("resty.mooring.routing_storage", function()
     describe(".new", function()
         it("blames the caller for its mistakes", function()
             local ok, err = pcall(function()
-                local storage_of_bad_options = routing_storage.new { max_local_entries = 0, remote = remote }
-                return storage_of_bad_options
+                local made = routing_storage.new { max_local_entries = 0, remote = remote }
+                return made
             end)
             assert.is_false(ok)
             assert.matches("routing_storage_spec", err, 1, true)

@@ -51,7 +51,7 @@ local OPTIONS = {
     { name = "max_id_length", check = options.integer(1, 65535),
       default = session.MAX_ID_LENGTH, unit = "bytes", doc = "longest id" },
     { name = "ttl", check = options.positive, default = 7200,
-      unit = "seconds", doc = "a session expires this long after its last use" },
+      unit = "seconds", doc = "life of an unused session" },
     { name = "max_lifetime", check = options.positive,
       unit = "seconds", doc = "a session expires this long after created_at" },
     { name = "full", check = options.one_of("refuse", "evict"),

@@ -83,8 +83,9 @@ local OPTIONS = {
       unit = "seconds", doc = "from sending a command to its reply" },
     { name = "max_id_length", check = options.integer(1, 65535),
       default = session.MAX_ID_LENGTH, unit = "bytes", doc = "longest id" },
-    { name = "transport", check = options.one_of("auto", "blocking", "cosocket"),
-      default = "auto", doc = "auto: cosocket in nginx, else blocking" },
+    { name = "transport", default = "auto",
+      check = options.one_of("auto", "blocking", "cosocket"),
+      doc = "auto: cosocket in nginx, else blocking" },
 }
 _M.OPTIONS = OPTIONS
 
@@ -528,7 +529,7 @@ function _M.start(self)
     end
     if background.available() then
         self.transport:enqueue({ "CONFIG", "GET", "maxmemory-policy" },
-                               function(reply) warn_of_eviction(self, reply) end)
+            function(reply) warn_of_eviction(self, reply) end)
     end
 end
 

@@ -21,6 +21,7 @@
 --     $mooring_result    what became of the request (router/counters.lua)
 --     $mooring_upstream  where proxy_pass goes (router/backends.lua)
 --     $mooring_tls_name  name for SNI and verification
+--     $mooring_attempts  "2" in the second attempt, "over" when that was it
 --     $mooring_role      "internal" in the internal server (router/hop.lua)
 --
 -- A request of a known session costs one look into the storage and one into a
@@ -60,6 +61,7 @@ local mt = { __index = _M }
 
 local DICT = "mooring"   -- lua_shared_dict of http.conf
 local FLUSH_INTERVAL = 1 -- seconds
+local BUSY = -3          -- NGX_BUSY: no live upstreams, a 502
 
 local OPTIONS = {
     { name = "backends", check = backends.check, required = true,
@@ -290,32 +292,43 @@ end
 
 -- ------------------------------------------------------------- balancer --
 
--- The first backend refused a request that may go to any: another one.
+-- A request that may go to any backend: one that it was not sent to yet.
 local function next_peer(self, var)
     local ctx = ngx.ctx
     local tried = ctx.mooring_tried or {}
     ctx.mooring_tried = tried
-    local first = self.peers:parse(var.mooring_backend)
-    tried[first.url] = true
+    local last = self.peers:parse(var.mooring_backend)
+    tried[last.url] = true
     while true do
         local peer = self.policy:pick(tried)
         -- Of the upstreams "mooring" and "mooring_tls" this one is fixed.
-        if not peer or peer.upstream == first.upstream then
-            return peer or first
+        if not peer or peer.upstream == last.upstream then
+            return peer
         end
         tried[peer.url] = true
     end
 end
 
 
-local function try_again(self, var)
-    local peer
+-- The peer of one more attempt, or nil. nginx itself would go on for as long as
+-- it has idle connections: an attempt on one of these is free to it.
+local function second_peer(self, var)
     if var.mooring_result == "unpinned" then
-        peer = next_peer(self, var)
-        var.mooring_backend = peer.url
-    else
-        peer = self.peers:parse(var.mooring_backend)
+        return next_peer(self, var)
+    elseif var.mooring_attempts == "" then
+        var.mooring_attempts = "2"
+        return self.peers:parse(var.mooring_backend)
     end
+end
+
+
+local function try_again(self, var)
+    local peer = second_peer(self, var)
+    if not peer then
+        var.mooring_attempts = "over"
+        return ngx.exit(BUSY)
+    end
+    var.mooring_backend = peer.url
     return set_current_peer(peer.address, peer.port)
 end
 
@@ -332,10 +345,10 @@ function _M.balancer(self)
         return try_again(self, var)
     end
     local method = get_method()
-    if method == "GET" or method == "DELETE" then
-        set_more_tries(1)
-    elseif var.mooring_result == "unpinned" then
+    if var.mooring_result == "unpinned" then
         set_more_tries(#self.backends - 1)
+    elseif method == "GET" or method == "DELETE" then
+        set_more_tries(1)
     end
     local url = var.mooring_backend
     local peer = self.peers.known[url] or self.peers:parse(url)

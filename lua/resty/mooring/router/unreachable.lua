@@ -101,12 +101,19 @@ function _M.forget(router, id, url)
 end
 
 
+-- nginx lists an attempt also where the balancer has refused to make one.
+local function attempts(values, over)
+    return over and match(values, "^(.*), ") or values
+end
+
+
 ---
 -- The content handler of @mooring_unreachable.
 function _M.run(router)
     local var = ngx.var
-    local outcome = _M.outcome(var.upstream_status,
-                               var.upstream_connect_time)
+    local over = var.mooring_attempts == "over"
+    local outcome = _M.outcome(attempts(var.upstream_status, over),
+                               attempts(var.upstream_connect_time, over))
     if var.mooring_role == "internal" then
         return hop.report(outcome == "timeout" and 504 or 502, outcome)
     end
