@@ -12,6 +12,10 @@ LUAJIT      ?= luajit
 CFLAGS      ?= -O2 -g
 BUILD       ?= build
 
+# make V=1 shows the commands.
+Q            = $(if $(V),,@)
+say          = $(if $(V),,@echo '  $(1)  $(patsubst $(BUILD)/%,%,$(2))')
+
 # What the project cannot be built without; the user's CFLAGS come on top.
 WARNINGS     = -Wall -Wextra -Wstrict-prototypes -Werror
 MR_CFLAGS    = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden $(WARNINGS)
@@ -30,12 +34,14 @@ CDEF         = $(BUILD)/lua/resty/mooring/cdef.lua
 all: $(LIBRARY) $(CDEF) ## build the core into build/ (the default)
 
 $(LIBRARY): $(OBJECTS)
-	$(CC) $(MR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(MR_LIBS)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(MR_LDFLAGS) $(LDFLAGS) -o $@ $^ $(MR_LIBS)
 
 $(BUILD)/obj/%.o: c/%.c $(HEADERS) | $(BUILD)/obj
-	$(CC) $(MR_CFLAGS) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(call say,CC  ,$@)
+	$(Q)$(CC) $(MR_CFLAGS) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
-$(BUILD)/obj $(BUILD)/lua/resty/mooring $(BUILD)/test:
+$(BUILD)/obj $(BUILD)/obj/testing $(BUILD)/lua/resty/mooring $(BUILD)/test:
 	@mkdir -p $@
 
 # c/mooring.h without its preprocessor lines is what ffi.cdef takes.
@@ -51,9 +57,23 @@ $(CDEF): c/mooring.h | $(BUILD)/lua/resty/mooring
 C_TESTS     := $(patsubst c/test/%.c,$(BUILD)/test/%,$(wildcard c/test/test_*.c))
 
 # The tests are linked with the objects themselves: they reach what the library
-# does not export.
-$(BUILD)/test/%: c/test/%.c $(wildcard c/test/*.h) $(OBJECTS) | $(BUILD)/test
-	$(CC) $(MR_CFLAGS) $(CPPFLAGS) $(CFLAGS) -Ic -o $@ $< $(OBJECTS) \
+# does not export. Built with MR_TESTING these also fail allocations, and die at
+# given points, on demand.
+TEST_OBJECTS := $(SOURCES:c/%.c=$(BUILD)/obj/testing/%.o) \
+                $(BUILD)/obj/testing/support.o
+
+$(BUILD)/obj/testing/%.o: c/%.c $(HEADERS) | $(BUILD)/obj/testing
+	$(call say,CC  ,$@)
+	$(Q)$(CC) $(MR_CFLAGS) -DMR_TESTING $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/obj/testing/support.o: c/test/support.c c/test/support.h $(HEADERS) \
+                                | $(BUILD)/obj/testing
+	$(call say,CC  ,$@)
+	$(Q)$(CC) $(MR_CFLAGS) $(CPPFLAGS) $(CFLAGS) -Ic -c -o $@ $<
+
+$(BUILD)/test/%: c/test/%.c $(wildcard c/test/*.h) $(TEST_OBJECTS) | $(BUILD)/test
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(MR_CFLAGS) $(CPPFLAGS) $(CFLAGS) -Ic -o $@ $< $(TEST_OBJECTS) \
 	    $(LDFLAGS) $(MR_LIBS) -lcmocka
 
 .PHONY: c-tests
@@ -70,8 +90,19 @@ $(NODE_MODULES): spec/fixtures/mcp/package.json spec/fixtures/mcp/package-lock.j
 .PHONY: test
 test: ## run every test; ends with "N passed, N failed"
 	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory all c-tests $(NODE_MODULES)
+	@$(MAKE) --no-print-directory -j2 all c-tests $(NODE_MODULES)
 	@LUAJIT="$(LUAJIT)" spec/support/run-tests $(SUITES)
+
+.PHONY: history
+history: ## 60 s of random operations and faults on two replicas, checked (SECONDS=, SEED=)
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory all
+	@LUAJIT="$(LUAJIT)" spec/history/run
+
+.PHONY: model
+model: ## verify the Promela model of coherence, and that seeded bugs break it
+	@$(MAKE) --no-print-directory deps
+	@spec/model/run
 
 .PHONY: lint
 lint: ## luacheck, cppcheck, both compilers, the rockspec; warnings are errors
@@ -98,7 +129,7 @@ demo: ## show the main job on real servers (KEEP=1, STORAGE=local)
 PACKAGES     = gcc clang libc6-dev libhiredis-dev libcmocka-dev cppcheck \
                luajit2 lua-cjson lua-busted lua-check luarocks \
                nginx libnginx-mod-http-lua redis-server \
-               curl openssl util-linux procps nghttp2-client
+               curl openssl util-linux procps nghttp2-client spin
 
 .PHONY: deps
 deps: ## install what is missing from Debian/Ubuntu packages (root or sudo)

@@ -117,7 +117,8 @@ typedef struct mr_cache_options {
  * opts   as above
  * out    the handle; freed by mr_cache_close
  * err    NUL-terminated text on failure
- * Returns MR_OK, MR_INVALID, MR_NOMEM or MR_CORRUPT (a foreign header).
+ * Returns MR_OK, MR_INVALID, MR_NOMEM, MR_BUSY (the entries of the replaced
+ * region could not be read within a second) or MR_CORRUPT (a foreign header).
  */
 MR_API int mr_cache_open(const mr_cache_options *opts, mr_cache **out,
                          char *err, uint32_t err_len);
@@ -210,7 +211,7 @@ enum {
 /* Finds an entry, under the lock; mr_hit is the lock-free way.
  * An entry past its expiry leaves (MR_EXPIRED) and is not found. In a region
  * with `slide`, finding moves fresh_until to now + slide.
- * Returns MR_OK, MR_NOT_FOUND, MR_BUSY or MR_NOMEM. */
+ * Returns MR_OK, MR_NOT_FOUND, MR_BUSY, MR_INVALID or MR_NOMEM. */
 MR_API int mr_cache_find(mr_cache *c, const char *key, uint32_t key_len,
                          double now, uint32_t flags, mr_entry *out);
 
@@ -230,7 +231,8 @@ MR_API int mr_cache_renew(mr_cache *c, double ref, double fresh_until,
                           double expires_at);
 
 /* Bumps the key's stripe, then removes its entry for `reason` (mr_reason).
- * Returns MR_OK, MR_NOT_FOUND, or MR_BUSY: the entry is still there. */
+ * Returns MR_OK, MR_NOT_FOUND, MR_INVALID, or MR_BUSY or (while collecting)
+ * MR_NOMEM: the entry is still there. */
 MR_API int mr_cache_remove(mr_cache *c, const char *key, uint32_t key_len,
                            int reason);
 /* As mr_cache_remove, but only the very entry behind `ref` (MR_CHANGED). */
@@ -328,7 +330,8 @@ MR_API void mr_cache_stats(mr_cache *c, mr_stats *out);
 
 /* Walks the whole region under the lock and recomputes counts, chains, heap
  * order and positions, free lists and lengths.
- * Returns MR_OK, MR_BUSY, or MR_CORRUPT with a NUL-terminated text in err. */
+ * Returns MR_OK, MR_BUSY, MR_NOMEM, or MR_CORRUPT with a NUL-terminated text
+ * in err. */
 MR_API int mr_cache_check(mr_cache *c, char *err, uint32_t err_len);
 
 /* ----------------------------------------------------------- RESP codec -- */

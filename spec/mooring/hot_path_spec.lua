@@ -148,7 +148,7 @@ describe("several processes on one region", function()
             end
             return storage:store(make("a", "http://done:1"))
         end)
-        local deadline, url = os.time() + 20, nil
+        local deadline, url = os.time() + 20
         repeat
             url = assert(storage:resolve("a"))
             local host, port = url:match("^http://10%.0%.0%.(%d):1(%d)$")
