@@ -20,6 +20,7 @@ local checkout = arg[0]:match("^(.*)/spec/demo/[^/]*$") or "."
 package.path = checkout .. "/spec/?.lua;" .. package.path
 
 local cjson = require "cjson"
+local support = require "support.replica"
 local servers = require "support.servers"
 
 local SESSIONS, END_EVERY = 30, 3
@@ -48,11 +49,9 @@ end
 ----------------------------------------------------------------- servers ---
 
 local function start_backends()
-    local backends = {}
-    for i = 1, 3 do
-        backends[i] = servers.node("spec/fixtures/mcp/server.mjs",
-            { "--name=b" .. i })
-        say("  server b%d    %s/mcp", i, backends[i].url)
+    local backends = support.backends(3)
+    for _, backend in ipairs(backends) do
+        say("  server %s    %s/mcp", backend.ready.name, backend.url)
     end
     return backends
 end

@@ -111,8 +111,11 @@ end
 function _M.backends(n, ...)
     local list = {}
     for i = 1, n do
-        list[i] = servers.node("spec/fixtures/mcp/server.mjs",
+        list[i] = servers.node_begin("spec/fixtures/mcp/server.mjs",
             { "--name=b" .. i, ... })
+    end
+    for _, backend in ipairs(list) do
+        backend:await_ready()
     end
     return list
 end

@@ -400,13 +400,14 @@ local function await(self, wanted, seconds, what, on_event)
 end
 
 --- Starts a node program that prints {"ready":true,...} when it is, one JSON
--- object a line, and takes commands the same way on its stdin.
+-- object a line, and takes commands the same way on its stdin. Does not wait,
+-- so that several start at the same time; :await_ready() does.
 -- @param script  path, relative to the checkout
 -- @param args    array of arguments
 -- @param env     { NAME = value }
 -- @return server: .ready (that object), .port and .url if it has a port;
 --         :ask(command, seconds) :stop() :kill() :log()
-function _M.node(script, args, env)
+function _M.node_begin(script, args, env)
     local dir = process.tmpdir()
     local self = new_node { dir = dir, seen = 0, answers = {}, asked = 0 }
     local argv = { "node", script:sub(1, 1) == "/" and script
@@ -416,8 +417,18 @@ function _M.node(script, args, env)
         argv[#argv + 1] = arg
     end
     self.process = process.spawn(argv)
+    return self
+end
+
+--- As node_begin(), and waits until it is ready.
+function _M.node(script, args, env)
+    return _M.node_begin(script, args, env):await_ready()
+end
+
+--- Waits until a program started with node_begin() is ready; returns it.
+function Node:await_ready()
     self.ready = await(self, function(answer) return answer.ready end, 15,
-        script .. " to be ready")
+        "a node program to be ready")
     self.port = self.ready.port
     self.url = self.ready.url
     return self

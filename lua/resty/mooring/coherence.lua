@@ -249,15 +249,19 @@ end
 
 -- ---------------------------------------------------------------- beacons --
 
--- PEXPIRE and not SET, because it still works when Redis is out of memory; the
--- key is made when it is not there.
+-- The first round of the ring makes the keys. After that it is PEXPIRE, because
+-- that still works when Redis is out of memory.
 local function send_beacon(self, key)
-    local outstanding = self.outstanding
+    local outstanding, transport = self.outstanding, self.transport
+    local set = { "SET", key, "", "PX", BEACON_LIFE }
     outstanding[key] = clock()
-    self.transport:enqueue({ "PEXPIRE", key, BEACON_LIFE }, function(reply)
+    if self.beacons <= RING then
+        return transport:enqueue(set)
+    end
+    transport:enqueue({ "PEXPIRE", key, BEACON_LIFE }, function(reply)
         if reply == 0 and outstanding[key] then
             outstanding[key] = clock()
-            self.transport:enqueue({ "SET", key, "", "PX", BEACON_LIFE })
+            transport:enqueue(set)
         end
     end)
 end

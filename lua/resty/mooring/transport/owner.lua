@@ -181,7 +181,9 @@ local function own_connection(premature, self, timer)
         local ok, err = pcall(serve, self)
         if not ok then
             self.connected = false
-            went_down(self, "the transport failed: " .. tostring(err))
+            err = "the transport failed: " .. tostring(err)
+            slots.complete_all(self.pipeline.sent, err, UNAVAILABLE)
+            went_down(self, err)
         end
     end
     if premature or leaving(self) then
