@@ -129,7 +129,7 @@ demo: ## show the main job on real servers (KEEP=1, STORAGE=local)
 PACKAGES     = gcc clang libc6-dev libhiredis-dev libcmocka-dev cppcheck \
                luajit2 lua-cjson lua-busted lua-check luarocks \
                nginx libnginx-mod-http-lua redis-server \
-               curl openssl util-linux procps nghttp2-client spin
+               curl openssl spin
 
 .PHONY: deps
 deps: ## install what is missing from Debian/Ubuntu packages (root or sudo)
