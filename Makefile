@@ -107,7 +107,7 @@ model: ## verify the Promela model of coherence, and that seeded bugs break it
 .PHONY: lint
 lint: ## luacheck, cppcheck, both compilers, the rockspec; warnings are errors
 	@$(MAKE) --no-print-directory deps
-	luacheck --quiet lua spec rockspec/*.rockspec .luacheckrc .busted
+	luacheck --quiet lua spec rockspec/*.rockspec .luacheckrc
 	cppcheck --quiet --std=c11 --language=c --error-exitcode=1 --inline-suppr \
 	    --enable=warning,performance,portability \
 	    --suppress=missingIncludeSystem --library=posix -Ic c

@@ -161,15 +161,19 @@ describe("several processes on one region", function()
 
     it("store, load and delete at once without mixing sessions up", function()
         local storage = local_storage.new { max_entries = 200, full = "evict" }
+        -- On a busy machine the one with the lock may not run for 10 ms.
+        local function must_or_busy(ok, err, code)
+            assert(ok or code == "unavailable", err)
+        end
         local function work(seed)
             math.randomseed(seed)
             for i = 1, 20000 do
                 local id = "id-" .. math.random(300)
                 local what = math.random(10)
                 if what <= 3 then
-                    assert(storage:store(make(id, "http://" .. id .. "-" .. i)))
+                    must_or_busy(storage:store(make(id, "http://" .. id .. "-" .. i)))
                 elseif what == 4 then
-                    assert(storage:delete(id))
+                    must_or_busy(storage:delete(id))
                 else
                     local url = storage:resolve(id)
                     assert(not url or url:match("^http://(id%-%d+)%-%d+$") == id, url)
