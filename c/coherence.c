@@ -64,6 +64,21 @@ void mr_cache_instance(mr_cache *c, char out[17]) {
     snprintf(out, 17, "%016llx", (unsigned long long)h);
 }
 
+double mr_cache_server(mr_cache *c) {
+    return mr_double_of(atomic_load(&c->region->server));
+}
+
+int mr_cache_set_server(mr_cache *c, double server) {
+    double was =
+        mr_double_of(atomic_exchange(&c->region->server, mr_bits_of(server)));
+
+    if (was == 0 || was == server)
+        return 0;
+    mr_cache_bump_epoch(c);
+    mr_cache_set_lease(c, 0);
+    return 1;
+}
+
 static int swap(_Atomic uint64_t *at, double from, double to) {
     uint64_t was = mr_bits_of(from);
 
@@ -117,8 +132,12 @@ int mr_listener_succeed(mr_cache *c, double self) {
            leaving != self && swap(&r->listener_successor, 0, self);
 }
 
+int mr_listener_is_successor(mr_cache *c, double self) {
+    return number(&c->region->listener_successor) == self;
+}
+
 int mr_listener_ready(mr_cache *c, double self) {
-    if (number(&c->region->listener_successor) != self)
+    if (!mr_listener_is_successor(c, self))
         return 0;
     atomic_store(&c->region->listener_ready, mr_bits_of(self));
     return 1;

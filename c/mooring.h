@@ -250,6 +250,14 @@ MR_API int mr_cache_doubt(mr_cache *c, const char *key, uint32_t key_len);
  * dead. Lock-free. */
 MR_API void mr_cache_flush(mr_cache *c);
 
+/* Which server the originals are on: an integer > 0, exact in a double, that
+ * callers make of what a server says of itself; 0: nobody has said. To set
+ * another one than before bumps the epoch and ends the lease: copies of one
+ * server say nothing of another. Returns 1 when it was another one (not 0), or
+ * 0. Lock-free. */
+MR_API double mr_cache_server(mr_cache *c);
+MR_API int mr_cache_set_server(mr_cache *c, double server);
+
 /* 16 hexadecimal digits and a NUL, other ones for each region. */
 MR_API void mr_cache_instance(mr_cache *c, char out[17]);
 
@@ -261,6 +269,7 @@ MR_API void mr_cache_instance(mr_cache *c, char out[17]);
  * beat     self is the owner, and alive at `now`
  * leave    the owner says that it is about to go
  * succeed  the owner is leaving, and self is the first to offer itself
+ * is_successor  no other owner has come between
  * ready    the successor listens
  * has_successor  asked by the owner: is there one that listens?
  * grant    the owner makes the successor that listens the owner
@@ -271,6 +280,7 @@ MR_API int mr_listener_claim(mr_cache *c, double self, double now,
 MR_API int mr_listener_beat(mr_cache *c, double self, double now);
 MR_API int mr_listener_leave(mr_cache *c, double self);
 MR_API int mr_listener_succeed(mr_cache *c, double self);
+MR_API int mr_listener_is_successor(mr_cache *c, double self);
 MR_API int mr_listener_ready(mr_cache *c, double self);
 MR_API int mr_listener_has_successor(mr_cache *c, double self);
 MR_API int mr_listener_grant(mr_cache *c, double self, double now);

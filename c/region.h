@@ -153,6 +153,7 @@ typedef struct mr_region {
     _Atomic uint32_t epoch;
     _Atomic uint32_t dead_before; /* entries of earlier epochs are known dead */
     _Atomic uint64_t slide;       /* bits of a double */
+    _Atomic uint64_t server;      /* bits of a double */
     /* Who listens for invalidations, see coherence.c. Bits of doubles. */
     _Alignas(64) _Atomic uint64_t listener_owner;
     _Atomic uint64_t listener_beat;

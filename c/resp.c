@@ -95,6 +95,10 @@ refuse(mr_reader *r, int rc, const char *format, ...) {
     return r->rc = rc;
 }
 
+static int refuse_line(mr_reader *r) {
+    return refuse(r, MR_PROTOCOL, "a line of more than %d bytes", MAX_LINE);
+}
+
 static int refuse_size(mr_reader *r) {
     return refuse(r, MR_PROTOCOL, "a reply takes more than %zu bytes",
                   r->max_bytes);
@@ -171,6 +175,11 @@ static void *create_string(const redisReadTask *task, char *str, size_t len) {
     }
     if (len >= UINT32_MAX) {
         refuse_size(task->privdata);
+        return NULL;
+    }
+    /* Also when it has come at once: how bytes are cut must not matter. */
+    if (type != MR_REPLY_STRING && len > MAX_LINE) {
+        refuse_line(task->privdata);
         return NULL;
     }
 
@@ -360,8 +369,9 @@ static int refuse_unfinished(mr_reader *r) {
         if (declared > (double)(r->max_bytes - r->tree_bytes))
             return refuse_size(r);
     }
-    if (!line_complete && waiting > MAX_LINE)
-        return refuse(r, MR_PROTOCOL, "a line of more than %d bytes", MAX_LINE);
+    /* One byte more may be the CR. */
+    if (!line_complete && waiting > MAX_LINE + 1)
+        return refuse_line(r);
     return MR_AGAIN;
 }
 

@@ -307,6 +307,46 @@ static void bounds_lines_without_end(void **state) {
     }
 }
 
+/* Decodes a status of `len` bytes, fed up to byte `cut` and from there on.
+ * Returns what came of it. */
+static int decode_line(size_t len, size_t cut) {
+    static char line[100000];
+    mr_reader *r = mr_reader_new(0);
+    mr_reply *reply;
+
+    memset(line, 'x', sizeof line);
+    line[0] = '+';
+    memcpy(line + 1 + len, "\r\n", 2);
+    feed(r, line, cut);
+    int rc = mr_reader_next(r, &reply);
+    if (rc == MR_AGAIN) {
+        feed(r, line + cut, 1 + len + 2 - cut);
+        rc = mr_reader_next(r, &reply);
+    }
+    mr_reply_free(reply);
+    mr_reader_free(r);
+    return rc;
+}
+
+/* Cut before and after its first byte, its last one, CR and LF. */
+static void bounds_a_line_however_it_is_cut(void **state) {
+    static const size_t longest = 65536;
+
+    (void)state;
+    for (size_t over = 0; over < 3; over++) {
+        size_t cuts[] = {1,
+                         2,
+                         100,
+                         longest,
+                         longest + 1 + over,
+                         longest + 2 + over,
+                         longest + 3 + over};
+        for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
+            assert_int_equal(decode_line(longest + over, cuts[i]),
+                             over ? MR_PROTOCOL : MR_OK);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formats_a_command),
@@ -324,6 +364,7 @@ int main(void) {
         cmocka_unit_test(bounds_the_sum_of_a_reply),
         cmocka_unit_test(counts_each_reply_by_itself),
         cmocka_unit_test(bounds_lines_without_end),
+        cmocka_unit_test(bounds_a_line_however_it_is_cut),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -322,6 +322,21 @@ describe("router, initialize", function()
         assert.equal(1, #seen("POST"))
     end)
 
+    it("is given up at the backend when the client goes", function()
+        local function gone()
+            return a:ask("sockets").gone + b:ask("sockets").gone
+        end
+        rule_for_both { initialize = true, action = "hang" }
+        local before = gone()
+        local stream = web:stream { method = "POST", body = proxy.INITIALIZE }
+        servers.wait_for(function() return #seen("POST") == 1 end, 5,
+            "the request")
+        assert.equal(before, gone())
+        stream:stop()
+        servers.wait_for(function() return gone() == before + 1 end, 5,
+            "the backend to notice")
+    end)
+
     it("that is cut off in its body is cut off for the client", function()
         rule_for_both { initialize = true, action = "cut",
             headers = { ["Mcp-Session-Id"] = "cut" } }

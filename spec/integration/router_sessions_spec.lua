@@ -188,12 +188,16 @@ describe("router, requests of MCP sessions", function()
         end)
     end)
 
-    it("take the first of several ids, and so does the backend", function()
+    it("with several ids are one session to the router and the backend, or "
+        .. "refused", function()
         local id = web:open()
         local answer = assert(web:request {
             body = proxy.CALL,
             headers = { ["Mcp-Session-Id"] = { id, "another" } },
         })
+        if answer.status == 400 then
+            return -- nginx 1.23 and later: it takes them for "first, second"
+        end
         assert.equal(200, answer.status)
         local seen = proxy.seen(owner(id), "POST")
         local ids = {}

@@ -218,6 +218,36 @@ describe("router, when a backend", function()
             assert.equal(1, asked(a, id))
         end)
 
+        it("to many sessions at once, all of them are forgotten", function()
+            local out = servers.tmpdir()
+            local open = { "curl", "-sS", "-D", out .. "/heads", "-o",
+                "/dev/null", "-H", "Content-Type: application/json", "-d",
+                proxy.INITIALIZE }
+            for _ = 1, 300 do
+                open[#open + 1] = web.mcp
+            end
+            assert.equal(0, servers.run(open).code)
+            local forgotten = web:stats().results.forgotten
+            a:ask("reset")
+            b:ask("reset")
+            local calls = { "curl", "-sS", "-Z", "--parallel-immediate" }
+            local count = 0
+            for id in servers.read_file(out .. "/heads")
+                :gmatch("mcp%-session%-id: (%S+)") do
+                count = count + 1
+                for _, arg in ipairs { "-o", "/dev/null", "-d", "{}", "-H",
+                    "MCP-Protocol-Version: x", "-H", "Mcp-Session-Id: " .. id,
+                    web.mcp, "--next" } do
+                    calls[#calls + 1] = arg
+                end
+            end
+            calls[#calls] = nil -- the last --next
+            assert.equal(300, count)
+            assert.equal(0, servers.run(calls).code)
+            web:wait_for_count("forgotten", forgotten + 300)
+            assert.is_nil(web:error_log():find("timers are not enough"))
+        end)
+
         it("on another path than the session's, nothing is forgotten",
            function()
             local id = open_at_a()

@@ -33,6 +33,23 @@ describe("resty.mooring.record", function()
             end
         end)
 
+        it("writes back the data of a copy, whatever the order of its keys", function()
+            for n = 1, 50 do
+                local members = {}
+                for i = 1, n do members[i] = ('"k%d":[],"n%d":9007199254740993'):format(i, i) end
+                local text = '{"id":"a",' .. TIMES .. ',"data":{' .. table.concat(members, ",")
+                             .. "}}"
+                local written = record.encode(record.copy(assert(record.decode(text))))
+                assert.equal(text:match('"data":.*'), written:match('"data":.*'))
+            end
+        end)
+
+        it("writes back a number that no double holds", function()
+            local text = '{"id":"a",' .. TIMES .. ',"data":[-1e999,0.10000000000000000001]}'
+            assert.matches('"data":[-1e999,0.10000000000000000001]',
+                           record.encode(assert(record.decode(text))), 1, true)
+        end)
+
         it("writes data anew once it was changed", function()
             local s
             for text in toolhive_records() do s = record.decode(text) end
@@ -104,6 +121,32 @@ describe("resty.mooring.record", function()
                 local s, err, code = record.decode(text, "a")
                 assert.is_nil(s)
                 assert.matches("^invalid session record: ", err)
+                assert.equal("invalid", code)
+            end)
+        end
+
+        -- 20 KB took seconds, in which a worker does nothing else.
+        for what, data in pairs {
+            ["backslashes"] = '"' .. ("\\\\"):rep(10000) .. 'x"',
+            ["escaped quotes"] = '"' .. ('\\"'):rep(10000) .. '"',
+            ["spaces"] = "[1," .. (" "):rep(20000) .. "2]",
+            ["spaces at the end"] = "1" .. (" "):rep(20000),
+        } do
+            it("takes no longer for many " .. what, function()
+                local text = '{"id":"a",' .. TIMES .. ',"metadata":{"k":"v"},"data":' .. data
+                             .. "}"
+                local began = os.clock()
+                assert.equal("a", assert(record.decode(text, "a")).id)
+                assert.is_true(os.clock() - began < 0.2)
+            end)
+        end
+
+        for what, data in pairs { ["no number"] = "[NaN]", ["infinity"] = "-Infinity",
+                                  ["a hexadecimal number"] = "0x10" } do
+            it("answers invalid to data with " .. what, function()
+                local s, _, code = record.decode('{"id":"a",' .. TIMES .. ',"data":' .. data
+                                                 .. "}")
+                assert.is_nil(s)
                 assert.equal("invalid", code)
             end)
         end

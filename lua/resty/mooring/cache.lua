@@ -443,6 +443,20 @@ end
 
 
 ---
+-- Which server the originals are on, as a number; 0: not known.
+function _M.server(self)
+    return C.mr_cache_server(self.handle)
+end
+
+
+---
+-- @return true when it was another server before: nothing is believed now
+function _M.set_server(self, server)
+    return C.mr_cache_set_server(self.handle, server) == 1
+end
+
+
+---
 -- Keeps an entry, but not as a hit: its original has changed elsewhere.
 -- @return true when there is such an entry
 function _M.doubt(self, id)

@@ -23,38 +23,57 @@
 -- What can go wrong:
 --   * Messages are lost (the connection broke, we were cut off as a slow
 --     reader): the lease ends at once, and once TRACKING and SUBSCRIBE are
---     confirmed on a new connection the epoch is bumped, which disbelieves every
---     entry, and only then does a beacon bring a new lease. The other order
---     would let a fill from between the two connections be believed.
+--     confirmed on a new connection the epoch is bumped, which disbelieves
+--     every entry, and only then does a beacon bring a new lease. The other
+--     order would let a fill from between the two connections be believed.
 --   * Messages are late (a hiccup): the lease ends by itself, no message is
 --     lost, and the next beacon brings it back without an epoch.
 --   * A beacon is late: each has a key of its own among RING, the message says
---     which, and a connection is given up before the ring has gone around.
+--     which, and a connection is given up long before the ring has gone around.
 --     The keys carry a number that is new for each connection.
+--   * Connections of one instance lead to different servers (a master was
+--     replaced, its address moved, but not every connection broke): what is
+--     fetched from one would be believed on the word of another. So each
+--     connection asks for the server's run_id. The last one to be made is taken
+--     to be right: the epoch is bumped, all that lead elsewhere are given up,
+--     and what they still fetch is not kept.
 --   * Two listeners (one was thought dead): both read every message in order,
 --     so what either of them proves is true.
---   * A huge message (a script that writes 100,000 keys): bumping the epoch once
---     is cheaper than that many removals, and as right.
+--   * A huge message (a script that writes 100,000 keys): bumping the epoch
+--     once is cheaper than that many removals, and as right.
 
 local clock = require("resty.mooring.ffi").now
 
+local find = string.find
 local format = string.format
 local match = string.match
+local max = math.max
 local setmetatable = setmetatable
 local sub = string.sub
+local tonumber = tonumber
 local type = type
 
 local _M = {}
 local mt = { __index = _M }
 
 local CHANNEL = "__redis__:invalidate"
-local RING = 16
-local BEACON_LIFE = "60000" -- ms; what is left behind goes by itself
-local MANY = 1000           -- keys of one message
+local MANY = 1000 -- keys of one message
 
--- Beacons a lease, and leases without one after which the connection is given
--- up; their product has to stay below RING.
+-- Beacons a lease, and leases after which one is missed, or the answer to a
+-- command, and the connection is given up. Their product is below RING, so that
+-- no message about the last use of a beacon's key is taken for one about the
+-- next. What is left of the keys goes by itself, after more than one round.
 local BEACONS_PER_LEASE, PATIENCE = 4, 3
+local RING = 16
+local BEACON_LIFE = 60000 -- ms
+
+-- Beginnings of errors that pass by themselves. With any other one Redis says
+-- that it will not track for us.
+local PASSING = { LOADING = true, BUSY = true, MASTERDOWN = true,
+                  READONLY = true, TRYAGAIN = true, NOAUTH = true }
+
+-- Beginnings of errors that a server of the wrong role answers with.
+local WRONG_ROLE = { READONLY = true, MASTERDOWN = true }
 
 
 -- A prefix for the beacons that is neither below the sessions' nor above it:
@@ -69,6 +88,26 @@ local function beacon_root(key_prefix)
 end
 
 
+-- A server as a number: the first 48 bits of its run_id; 0 when it does not
+-- tell (INFO may be forbidden).
+local function server_of(info)
+    local run_id = type(info) == "string" and match(info, "run_id:(%x+)")
+    return run_id and max(1, tonumber(sub(run_id, 1, 12), 16)) or 0
+end
+
+
+local function kind_of(reply)
+    return type(reply) == "table" and reply.err
+           and match(reply.err, "^%u+") or nil
+end
+
+
+local function is_refusal(err)
+    return not PASSING[match(err, "^%u+") or ""]
+           and not find(err, "max number of clients", 1, true)
+end
+
+
 ---
 -- @param opts table
 --        cache       the local tier
@@ -78,23 +117,80 @@ end
 --        on_doubt    function(id): a session that is kept here has changed
 -- @return what one nginx instance or process knows of its coherence
 function _M.new(opts)
+    local lease_ms, root = opts.lease * 1000, beacon_root(opts.key_prefix)
     return setmetatable({
         cache = opts.cache,
         key_prefix = opts.key_prefix,
-        beacon_prefix = beacon_root(opts.key_prefix)
-                        .. opts.cache:instance() .. ":",
-        lease_ms = opts.lease * 1000,
+        beacon_root = root,
+        beacon_prefix = root .. opts.cache:instance() .. ":",
+        beacon_life = format("%d", max(BEACON_LIFE, RING * lease_ms)),
+        lease_ms = lease_ms,
         transport = opts.transport,
         on_doubt = opts.on_doubt,
         connections = 0,
-        state = "lost",   -- "id", "tracking", "subscribing", "live"
-        outstanding = {}, -- beacon key -> when it was queued
-        unproved = nil,   -- when the first beacon since the last proof was sent
-        beacons = 0,
+        state = "lost",    -- "id", "server", "tracking", "subscribing", "live"
+        asked_at = 0,      -- when the last command of a connection was sent
+        outstanding = {},  -- beacon key -> { number =, queued = time }
+        beacons = 0,       -- of this connection
+        proved = 0,        -- number of the last one that has come back
+        sent_at = {},      -- number of a beacon in the ring -> when it was sent
+        beacon_at = nil,
+        forbidden = nil,   -- why beacons cannot be written
+        server = 0,        -- that the connection leads to
+        data_server = nil, -- that the data connection leads to; nil: not known
         messages = 0,
         invalidations = 0,
         losses = 0,
     }, mt)
+end
+
+
+-- ------------------------------------------------------------ the servers --
+
+local function note_server(self, server)
+    if server ~= 0 and not self.closed then
+        self.cache:set_server(server)
+    end
+end
+
+
+---
+-- A data connection was made: which server does it lead to?
+function _M.data_connected(self)
+    self.data_server = nil
+    self.transport:enqueue({ "INFO", "server" }, function(reply)
+        if reply ~= nil then
+            self.data_server = server_of(reply)
+            note_server(self, self.data_server)
+        end
+    end)
+end
+
+
+---
+-- May what the data connection fetches be kept?
+function _M.may_keep(self)
+    local server = self.data_server
+    return server == 0 or server ~= nil and server == self.cache:server()
+end
+
+
+---
+-- Has another connection of this instance found another server since the data
+-- connection was made? Then that is made anew.
+function _M.follow(self)
+    local server = self.data_server
+    if server and server ~= 0 and server ~= self.cache:server() then
+        self.transport:reconnect("the server is another one by now")
+    end
+end
+
+
+---
+-- Does the listener's connection lead to another server than one made since?
+function _M.is_astray(self)
+    return self.state == "live" and self.server ~= 0
+           and self.server ~= self.cache:server()
 end
 
 
@@ -109,12 +205,13 @@ end
 function _M.connected(self, token, inherited)
     self.connections = self.connections + 1
     self.state = "id"
+    self.asked_at = clock()
     self.inherited = inherited
     self.prefix = format("%s%.0f.%d.", self.beacon_prefix, token,
                          self.connections)
     self.outstanding = {}
-    self.beacons = 0
-    return { { "CLIENT", "ID" } }
+    self.beacons, self.proved, self.forbidden = 0, 0, nil
+    return { { "CLIENT", "ID" }, { "INFO", "server" } }
 end
 
 
@@ -131,11 +228,25 @@ function _M.lost(self)
 end
 
 
+---
+-- The connection is not needed any more: another one listens.
+function _M.retired(self)
+    self.state = "lost"
+end
+
+
+---
+-- The storage is closed, and the region is not to be touched any more.
+function _M.close(self)
+    self:lost()
+    self.closed = true
+end
+
+
 -- From now on every change is pushed to this connection. What was filled before
 -- is not covered; what will be filled takes its token after the bump.
 local function confirmed(self)
     self.state = "live"
-    self.unproved = nil
     if not self.inherited then
         self.cache:bump_epoch()
     end
@@ -151,48 +262,56 @@ end
 
 -- --------------------------------------------------------------- messages --
 
+local function extend_lease(self, queued)
+    local cache, lease = self.cache, queued + self.lease_ms
+    if lease > cache:lease() or not cache:is_leased() then
+        cache:set_lease(lease)
+    end
+end
+
+
 local function beacon_arrived(self, key)
-    local queued = self.outstanding[key]
-    if queued then
+    local beacon = self.outstanding[key]
+    if beacon then
         self.outstanding[key] = nil
-        self.unproved = nil
+        self.proved = max(self.proved, beacon.number)
         if not self.inherited then
-            local lease = queued + self.lease_ms
-            if lease > self.cache:lease() or not self.cache:is_leased() then
-                self.cache:set_lease(lease)
-            end
+            extend_lease(self, beacon.queued)
         end
     end
 end
 
 
+-- Returns the id of a session that is kept here and has changed.
 local function key_changed(self, key)
     local key_prefix, beacon_prefix = self.key_prefix, self.beacon_prefix
     if sub(key, 1, #beacon_prefix) == beacon_prefix then
-        return beacon_arrived(self, key)
-    end
-    if sub(key, 1, #key_prefix) == key_prefix then
+        beacon_arrived(self, key)
+    elseif sub(key, 1, #key_prefix) == key_prefix then
         self.invalidations = self.invalidations + 1
         local id = sub(key, #key_prefix + 1)
-        if id ~= "" and self.cache:doubt(id) and self.on_doubt then
-            self.on_doubt(id)
-        end
+        return id ~= "" and self.cache:doubt(id) and id or nil
     end
 end
 
 
+-- Whoever fetches the doubted ones is told when all doubts are over: each ends
+-- the tokens of other keys, too.
 local function keys_changed(self, keys)
     self.messages = self.messages + 1
     if not keys then
         return self.cache:flush() -- FLUSHALL or FLUSHDB: all are dead
-    end
-    if keys.n > MANY then
+    elseif keys.n > MANY then
         return self.cache:bump_epoch()
     end
+    local doubted = {}
     for i = 1, keys.n do
         if type(keys[i]) == "string" then
-            key_changed(self, keys[i])
+            doubted[#doubted + 1] = key_changed(self, keys[i])
         end
+    end
+    for i = 1, self.on_doubt and #doubted or 0 do
+        self.on_doubt(doubted[i])
     end
 end
 
@@ -203,10 +322,15 @@ function STEPS.id(self, reply)
     if type(reply) ~= "number" then
         return nil, "CLIENT ID is not answered with a number"
     end
+    self.state, self.client = "server", format("%.0f", reply)
+end
+
+function STEPS.server(self, reply)
+    self.server = server_of(reply)
+    note_server(self, self.server)
     self.state = "tracking"
-    return { { "CLIENT", "TRACKING", "ON", "REDIRECT", format("%.0f", reply),
-               "BCAST", "PREFIX", self.key_prefix,
-               "PREFIX", self.beacon_prefix },
+    return { { "CLIENT", "TRACKING", "ON", "REDIRECT", self.client, "BCAST",
+               "PREFIX", self.key_prefix, "PREFIX", self.beacon_prefix },
              { "SUBSCRIBE", CHANNEL } }
 end
 
@@ -240,30 +364,53 @@ end
 --         or nil, message, refused: the connection is to be closed; refused is
 --         true when Redis will not track for us at all
 function _M.take(self, reply)
-    if type(reply) == "table" and reply.err then
-        return nil, reply.err, self.state ~= "live"
+    local state = self.state
+    if type(reply) == "table" and reply.err and state ~= "server" then
+        return nil, reply.err, state ~= "live" and is_refusal(reply.err)
     end
-    return STEPS[self.state](self, reply)
+    self.asked_at = clock()
+    return STEPS[state](self, reply)
 end
 
 
 -- ---------------------------------------------------------------- beacons --
 
--- The first round of the ring makes the keys. After that it is PEXPIRE, because
--- that still works when Redis is out of memory.
-local function send_beacon(self, key)
-    local outstanding, transport = self.outstanding, self.transport
-    local set = { "SET", key, "", "PX", BEACON_LIFE }
-    outstanding[key] = clock()
-    if self.beacons <= RING then
-        return transport:enqueue(set)
+-- What went wrong with the writing of a beacon.
+local function beacon_failed(self, reply)
+    local kind = kind_of(reply)
+    if kind == "NOPERM" then
+        self.forbidden = reply.err
+    elseif WRONG_ROLE[kind] then
+        self.transport:reconnect(reply.err)
     end
-    transport:enqueue({ "PEXPIRE", key, BEACON_LIFE }, function(reply)
-        if reply == 0 and outstanding[key] then
-            outstanding[key] = clock()
-            transport:enqueue(set)
+end
+
+
+local function set_beacon(self, key)
+    self.transport:enqueue({ "SET", key, "", "PX", self.beacon_life },
+                           function(reply) beacon_failed(self, reply) end)
+end
+
+
+-- PEXPIRE rather than SET, because it still works when Redis is out of memory;
+-- a key that is not there has to be made.
+local function send_beacon(self, key, beacon)
+    if beacon.number <= RING then
+        return set_beacon(self, key)
+    end
+    self.transport:enqueue({ "PEXPIRE", key, self.beacon_life }, function(reply)
+        if reply == 0 and self.outstanding[key] == beacon then
+            beacon.queued = clock()
+            return set_beacon(self, key)
         end
+        beacon_failed(self, reply)
     end)
+end
+
+
+local function is_due(self, now)
+    return self.beacons == 0
+           or now - self.beacon_at >= self.lease_ms / BEACONS_PER_LEASE
 end
 
 
@@ -273,17 +420,18 @@ end
 -- @return the key of the beacon, or nil
 function _M.beacon(self, always)
     local now = clock()
-    if self.state ~= "live" or not always and self.beacon_at
-       and now - self.beacon_at < self.lease_ms / BEACONS_PER_LEASE
-       and self.beacons > 0
+    if self.state ~= "live" or not always and not is_due(self, now)
+       or self.beacons - self.proved >= RING
     then
         return nil
     end
-    self.beacon_at = now
-    self.unproved = self.unproved or now
-    self.beacons = self.beacons + 1
-    local key = self.prefix .. self.beacons % RING
-    send_beacon(self, key)
+    local number = self.beacons + 1
+    local key = self.prefix .. number % RING
+    local beacon = { number = number, queued = now }
+    self.beacon_at, self.beacons = now, number
+    self.outstanding[key] = beacon
+    self.sent_at[number % RING] = now
+    send_beacon(self, key, beacon)
     return key
 end
 
@@ -296,11 +444,18 @@ end
 
 
 ---
--- Have beacons failed to come back for so long that the connection is to be
--- given up?
+-- Has a beacon failed to come back, or a command to be answered, for so long
+-- that the connection is to be given up?
 function _M.is_silent(self)
-    return self.state == "live" and self.unproved ~= nil
-           and clock() - self.unproved > PATIENCE * self.lease_ms
+    local since = self.asked_at
+    if self.state == "live" then
+        local oldest = self.proved + 1
+        if oldest > self.beacons then
+            return false
+        end
+        since = self.sent_at[oldest % RING]
+    end
+    return clock() - since > PATIENCE * self.lease_ms
 end
 
 
@@ -308,16 +463,25 @@ end
 
 ---
 -- Redis will not push to us: entries are believed for their local_ttl only.
-function _M.refused(self)
-    if not self.cache:is_unleased() then
+-- @param err what it says
+-- @return string for the operator
+function _M.refused(self, err)
+    if not self.closed and not self.cache:is_unleased() then
         self.cache:bump_epoch()
         self.cache:set_lease(self.cache.NEVER)
     end
+    return "Redis does not push changes to us (" .. err .. "), so copies are "
+           .. "believed for local_ttl only: it has to be version 6 or later, "
+           .. "and the user needs +client|id +client|tracking +subscribe "
+           .. "&" .. CHANNEL .. ", and +set +pexpire on ~" .. self.beacon_root
+           .. "*"
 end
 
 
 ---
--- @return table of numbers and booleans
+-- @return table: coherent (changes reach this instance in time, in any of its
+--         workers), and of this worker: listening, messages, invalidations
+--         (keys in them), losses (of a connection that was listening)
 function _M.stats(self)
     return {
         coherent = self.cache:is_leased(),

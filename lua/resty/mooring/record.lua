@@ -23,7 +23,7 @@ local session = require "resty.mooring.session"
 local byte = string.byte
 local concat = table.concat
 local find = string.find
-local gsub = string.gsub
+local match = string.match
 local next = next
 local pairs = pairs
 local pcall = pcall
@@ -33,6 +33,7 @@ local sub = string.sub
 local type = type
 
 local INVALID = errors.INVALID
+local QUOTE, COMMA = 34, 44
 
 local _M = {}
 
@@ -42,6 +43,7 @@ json.encode_number_precision(14)
 json.decode_max_depth(64)
 json.encode_max_depth(64)
 json.encode_sparse_array(true, 2, 16)
+json.decode_invalid_numbers(false) -- NaN, 0x10: could not be written again
 local decode, encode, null = json.decode, json.encode, cjson.null
 
 
@@ -52,7 +54,21 @@ end
 
 -- ------------------------------------------------- raw text of a member --
 
--- Index behind the JSON value that starts at `i`; text is known to be valid.
+-- What is scanned here may have been made to be slow to scan: no pattern below
+-- looks at a run of bytes more than once.
+
+-- Index of the quote that ends the string which begins at `i`; text is known to
+-- be valid.
+local function string_end(text, i)
+    i = find(text, '["\\]', i + 1)
+    while byte(text, i) ~= QUOTE do
+        i = find(text, '["\\]', i + 2) -- an escape is two bytes or more
+    end
+    return i
+end
+
+
+-- Index behind the JSON value that starts at `i`.
 local function skip_value(text, i)
     local depth = 0
     repeat
@@ -60,11 +76,7 @@ local function skip_value(text, i)
         if not at then
             return #text + 1
         elseif char == '"' then
-            i = at
-            repeat
-                local _, to, backslashes = find(text, '(\\*)"', i + 1)
-                i = to
-            until #backslashes % 2 == 0
+            i = string_end(text, at)
         elseif char == "[" or char == "{" then
             depth, i = depth + 1, at
         elseif char == "]" or char == "}" then
@@ -91,18 +103,14 @@ local function raw_member(text, name)
         if not key_at then
             return raw
         end
-        local colon = key_at
-        repeat
-            local _, to, backslashes = find(text, '(\\*)"', colon + 1)
-            colon = to
-        until #backslashes % 2 == 0
-        local key = decode("[" .. sub(text, key_at, colon) .. "]")[1]
-        local from = find(text, "[^%s:]", colon + 1)
+        local key_to = string_end(text, key_at)
+        local key = decode("[" .. sub(text, key_at, key_to) .. "]")[1]
+        local from = find(text, "[^%s:]", key_to + 1)
         local to = skip_value(text, from)
         if key == name then
-            raw = gsub(sub(text, from, to - 1), "%s+$", "")
+            raw = match(sub(text, from, to - 1), "^.*%S")
         end
-        if byte(text, to) ~= 44 then -- no comma: the last member
+        if byte(text, to) ~= COMMA then -- the last member
             return raw
         end
         i = to + 1
@@ -150,14 +158,6 @@ local function wrong_field(object, id)
 end
 
 
-local function remember_data(self, text)
-    local ok, canonical = pcall(encode, self.data)
-    if ok then
-        self._data = { canonical = canonical, raw = raw_member(text, "data") }
-    end
-end
-
-
 ---
 -- Decodes a record.
 -- @param text string
@@ -196,7 +196,7 @@ function _M.decode(text, id)
     }
     if data ~= nil and data ~= null then
         self.data = data
-        remember_data(self, text)
+        self._data = raw_member(text, "data")
     end
 
     return self
@@ -214,12 +214,32 @@ local function write_time(self, name, known, known_text)
 end
 
 
-local function write_data(data, known)
-    local ok, text = pcall(encode, data)
-    if not ok then
-        return nil
+local function same(a, b)
+    if type(a) ~= "table" or type(b) ~= "table" then
+        return a == b
     end
-    return known and known.canonical == text and known.raw or text
+    for key, value in pairs(a) do
+        if not same(value, b[key]) then
+            return false
+        end
+    end
+    for key in pairs(b) do
+        if a[key] == nil then
+            return false
+        end
+    end
+    return true
+end
+
+
+-- Compared as values: the text depends on the order of keys, which is another
+-- one in a copy.
+local function write_data(data, known)
+    if known and same(decode(known), data) then
+        return known
+    end
+    local ok, text = pcall(encode, data)
+    return ok and text or nil
 end
 
 

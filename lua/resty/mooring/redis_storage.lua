@@ -120,6 +120,7 @@ function _M.new(opts)
         db = target.db,
         user = target.user,
         transport = new_transport(opts.transport, target),
+        patience = opts.connect_timeout + opts.command_timeout,
         closed = false,
         renewals = 0,
     }, mt)
@@ -142,6 +143,9 @@ local KINDS = {
 }
 local CONFIGURATION = { NOAUTH = true, NOPERM = true, WRONGPASS = true }
 
+-- Another server may have the master's role, and its address, by now.
+local WRONG_ROLE = { READONLY = true, MASTERDOWN = true }
+
 
 -- An error reply as the three results of a failed call.
 local function reply_failure(self, what, reply)
@@ -149,6 +153,8 @@ local function reply_failure(self, what, reply)
     if CONFIGURATION[kind] then
         log.warn_limited("redis " .. kind, "Redis at ", self.address,
                          " refuses us, check url and ACL: ", reply.err)
+    elseif WRONG_ROLE[kind] then
+        self.transport:reconnect(reply.err)
     end
     return nil, "could not " .. what .. ": " .. reply.err,
            KINDS[kind] or errors.UNAVAILABLE

@@ -13,6 +13,7 @@ local floor = math.floor
 local format = string.format
 local gsub = string.gsub
 local match = string.match
+local sub = string.sub
 local tonumber = tonumber
 
 local _M = {}
@@ -62,6 +63,17 @@ local function parse_offset(zone)
 end
 
 
+-- ".5" to seconds; nil for what is neither empty nor a fraction. Digits beyond
+-- those of a double change nothing, and too many of them are no number.
+local function parse_fraction(text)
+    if text == "" then
+        return 0
+    end
+    local digits = match(text, "^%.(%d+)$")
+    return digits and tonumber("0." .. sub(digits, 1, 20))
+end
+
+
 local function in_range(year, month, day, hour, minute, second)
     return month >= 1 and month <= 12
            and day >= 1 and day <= days_in(year, month)
@@ -75,20 +87,21 @@ end
 function _M.parse(text)
     local year, month, day, hour, minute, second, fraction, zone =
         match(text, PATTERN)
-    if not year or fraction == "." then
+    if not year then
         return nil
     end
 
     year, month, day = tonumber(year), tonumber(month), tonumber(day)
     hour, minute, second = tonumber(hour), tonumber(minute), tonumber(second)
     local offset = parse_offset(zone)
-    if not offset or not in_range(year, month, day, hour, minute, second) then
+    fraction = parse_fraction(fraction)
+    if not offset or not fraction
+       or not in_range(year, month, day, hour, minute, second) then
         return nil
     end
 
     return days_from_civil(year, month, day) * 86400
-           + hour * 3600 + minute * 60 + second - offset
-           + (fraction ~= "" and tonumber("0" .. fraction) or 0)
+           + hour * 3600 + minute * 60 + second - offset + fraction
 end
 
 

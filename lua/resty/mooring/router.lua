@@ -6,6 +6,7 @@
 --     init_by_lua         router = require("resty.mooring.router").new { ... }
 --     init_worker_by_lua  router:init_worker()
 --     access_by_lua       router:access()         which backend?
+--     rewrite_by_lua      router:internal()       the same, internal server
 --     balancer_by_lua     router:balancer()       its address
 --     header_filter       router:header_filter()  ids, 404s, event streams
 --     log_by_lua          router:log()            event streams
@@ -14,8 +15,9 @@
 -- The include files in resty/mooring/nginx call all of these but the first two,
 -- on the global `router`.
 --
--- What one phase tells the next is in nginx variables, which survive the
--- internal redirect of an error_page as ngx.ctx does not:
+-- What one phase tells the next is in nginx variables, which also survive the
+-- internal redirect of an error_page, as ngx.ctx does not, and in
+-- router/requests.lua.
 --
 --     $mooring_backend   URL of the backend, what the binding holds
 --     $mooring_result    what became of the request (router/counters.lua)
@@ -30,11 +32,12 @@
 local allow = require "resty.mooring.router.allow"
 local answer = require "resty.mooring.router.answer"
 local backends = require "resty.mooring.router.backends"
-local balancer = require "ngx.balancer"
 local binding = require "resty.mooring.router.binding"
 local cjson = require "cjson"
 local counters = require "resty.mooring.router.counters"
+local disowned = require "resty.mooring.router.disowned"
 local errors = require "resty.mooring.errors"
+local forward = require "resty.mooring.router.forward"
 local hop = require "resty.mooring.router.hop"
 local key = require "resty.mooring.router.key"
 local keyed = require "resty.mooring.router.keyed"
@@ -44,16 +47,16 @@ local mooring_ffi = require "resty.mooring.ffi"
 local options = require "resty.mooring.options"
 local peers = require "resty.mooring.router.peers"
 local policy = require "resty.mooring.policy"
+local requests = require "resty.mooring.router.requests"
 local store = require "resty.mooring.router.store"
 local streams = require "resty.mooring.router.streams"
 local unreachable = require "resty.mooring.router.unreachable"
 
-local get_last_failure = balancer.get_last_failure
-local get_method = ngx.req.get_method
+local gsub = string.gsub
 local is_stream = streams.is_stream
+local key_of = requests.key
+local max = math.max
 local ngx = ngx
-local set_current_peer = balancer.set_current_peer
-local set_more_tries = balancer.set_more_tries
 local setmetatable = setmetatable
 
 local _M = { _VERSION = mooring_ffi._VERSION }
@@ -61,7 +64,6 @@ local mt = { __index = _M }
 
 local DICT = "mooring"   -- lua_shared_dict of http.conf
 local FLUSH_INTERVAL = 1 -- seconds
-local BUSY = -3          -- NGX_BUSY: no live upstreams, a 502
 
 local OPTIONS = {
     { name = "backends", check = backends.check, required = true,
@@ -124,7 +126,9 @@ function _M.new(opts)
         session_ttl = opts.session_ttl,
         cors_origin = opts.cors_origin,
         backends = configured,
+        more_tries = max(1, #configured - 1),
         counters = counters.new(dict, opts.name),
+        requests = requests.new(),
     }, mt)
     set_kind(self, opts)
 
@@ -135,6 +139,7 @@ function _M.new(opts)
     self.storage = store.open(opts)
     self.resolve_session = store.resolver(self.storage)
     self.create_session = store.creator(self.storage)
+    self.disowned = disowned.new(self)
     self.streams = streams.new(function(id)
         self.resolve_session(self.storage, id)
     end, self.session_ttl)
@@ -210,37 +215,11 @@ function _M.is_bound(_, var)
 end
 
 
--- --------------------------------------------------------------- access --
-
--- For peers that are not simply an address for the upstream "mooring".
-local function use_upstream(self, var, peer)
-    if peer.tls then
-        if var.mooring_tls ~= "on" then
-            log.warn_limited("tls", "no request goes to ", peer.url, ": its ",
-                             "certificate would not be verified; include ",
-                             "tls.conf in the location")
-            return self:refuse("failed")
-        end
-        var.mooring_tls_name = peer.tls_name
-    end
-    var.mooring_upstream = peer.upstream
-end
-
-
--- Goes on with the request to a peer.
-local function send_to(self, var, peer, url, result)
-    local counts = self.counters.now
-    counts[result] = counts[result] + 1
-    var.mooring_result = result
-    var.mooring_backend = url
-    if peer.upstream then
-        use_upstream(self, var, peer)
-    end
-end
-
+-- --------------------------------------------------------------- phases --
 
 ---
--- Goes on with a request of a session.
+-- Goes on with a request of a session. This is the hot path: "bound" is what
+-- $mooring_result is without being set.
 -- @param url its backend
 -- @param stale "stale" when the store could not confirm it, else nil
 function _M.proxy(self, var, id, url, stale)
@@ -248,7 +227,13 @@ function _M.proxy(self, var, id, url, stale)
     if not peer then
         return self:not_allowed(id, url)
     end
-    return send_to(self, var, peer, url, stale or "bound")
+    if stale then
+        self:note("stale")
+    else
+        local counts = self.counters.now
+        counts.bound = counts.bound + 1
+    end
+    return forward.send(self, var, peer, url, id)
 end
 
 
@@ -259,113 +244,52 @@ function _M.unpinned(self, var)
     if not peer then
         return self:refuse("no_backend")
     end
-    return send_to(self, var, peer, peer.url, "unpinned")
+    self:note("unpinned")
+    return forward.send(self, var, peer, peer.url)
 end
 
 
--- The outer server of this nginx says where to.
-local function access_internal(self, var)
-    local url = self.hop:requested_backend()
-    local peer = url and self.peers:parse(url)
-    if not peer then
-        log.warn_limited("internal", "a request to the internal server was ",
-                         "refused: it is not from this nginx")
-        return hop.report(403, "refused")
-    end
-    var.mooring_backend = peer.url
-    if peer.upstream then
-        use_upstream(self, var, peer)
-    end
+---
+-- Lets pass what this nginx sends to itself. For rewrite_by_lua of the internal
+-- server.
+function _M.internal(self)
+    return forward.send_inner(self)
 end
 
 
 ---
 -- Decides where a request goes. For access_by_lua.
 function _M.access(self)
+    local inner = self.requests.inner
+    local request = key_of()
     local var = ngx.var
-    if var.mooring_role == "internal" then
-        return access_internal(self, var)
+    if inner[request] then
+        inner[request] = nil
+        -- Else it is a left-over of a request that ended before this phase.
+        if var.mooring_role == "internal" then
+            return
+        end
     end
     return self.protocol.access(self, var)
 end
 
 
--- ------------------------------------------------------------- balancer --
-
--- A request that may go to any backend: one that it was not sent to yet.
-local function next_peer(self, var)
-    local ctx = ngx.ctx
-    local tried = ctx.mooring_tried or {}
-    ctx.mooring_tried = tried
-    local last = self.peers:parse(var.mooring_backend)
-    tried[last.url] = true
-    while true do
-        local peer = self.policy:pick(tried)
-        -- Of the upstreams "mooring" and "mooring_tls" this one is fixed.
-        if not peer or peer.upstream == last.upstream then
-            return peer
-        end
-        tried[peer.url] = true
-    end
-end
-
-
--- The peer of one more attempt, or nil. nginx itself would go on for as long as
--- it has idle connections: an attempt on one of these is free to it.
-local function second_peer(self, var)
-    if var.mooring_result == "unpinned" then
-        return next_peer(self, var)
-    elseif var.mooring_attempts == "" then
-        var.mooring_attempts = "2"
-        return self.peers:parse(var.mooring_backend)
-    end
-end
-
-
-local function try_again(self, var)
-    local peer = second_peer(self, var)
-    if not peer then
-        var.mooring_attempts = "over"
-        return ngx.exit(BUSY)
-    end
-    var.mooring_backend = peer.url
-    return set_current_peer(peer.address, peer.port)
-end
-
-
 ---
 -- Tells nginx the address of the backend. For balancer_by_lua.
---
--- A second attempt is for GET and DELETE, which may be repeated, on the same
--- peer: its idle connections may close under a request. A request of no session
--- may try all backends; nginx repeats a POST only if nothing of it was sent.
 function _M.balancer(self)
-    local var = ngx.var
-    if get_last_failure() then
-        return try_again(self, var)
-    end
-    local method = get_method()
-    if var.mooring_result == "unpinned" then
-        set_more_tries(#self.backends - 1)
-    elseif method == "GET" or method == "DELETE" then
-        set_more_tries(1)
-    end
-    local url = var.mooring_backend
-    local peer = self.peers.known[url] or self.peers:parse(url)
-    set_current_peer(peer.address, peer.port)
+    return forward.balance(self)
 end
 
-
--- -------------------------------------------------------------- filters --
 
 ---
 -- Looks at the head of a response. For header_filter_by_lua.
 function _M.header_filter(self)
-    local var = ngx.var
-    self.protocol.header_filter(self, var)
-    if is_stream(ngx.header.content_type) and self:is_bound(var) then
-        local id = var[self.id_variable]
-        ngx.ctx.mooring_stream = id
+    local under_way = self.requests
+    local request = key_of()
+    local id = under_way.ids[request]
+    self.protocol.header_filter(self, id)
+    if id and is_stream(ngx.header.content_type) then
+        under_way.streams[request] = id
         self.streams:add(id)
     end
 end
@@ -374,9 +298,13 @@ end
 ---
 -- The request has ended. For log_by_lua.
 function _M.log(self)
+    local request = key_of()
+    local under_way = self.requests
+    under_way:drop(request)
     if self.streams.count > 0 then
-        local id = ngx.ctx.mooring_stream
+        local id = under_way.streams[request]
         if id then
+            under_way.streams[request] = nil
             self.streams:remove(id)
         end
     end
@@ -394,8 +322,8 @@ end
 -- --------------------------------------------------------------- status --
 
 ---
--- @return table: name, backends, results (of all workers), streams (of this
---         worker), storage (its stats)
+-- @return table: name, backends, results (counts of all workers), worker (the
+--         pid of this one), streams (open in this worker), storage (its stats)
 function _M.stats(self)
     local list = {}
     for i, peer in ipairs(self.backends) do
@@ -406,6 +334,7 @@ function _M.stats(self)
         name = self.name,
         backends = list,
         results = self.counters:totals(),
+        worker = ngx.worker.pid(),
         streams = self.streams.count,
         storage = type(storage.stats) == "function" and storage:stats() or nil,
     }
@@ -416,7 +345,8 @@ end
 -- Answers with stats() as JSON. For content_by_lua.
 function _M.status(self)
     ngx.header["Content-Type"] = "application/json"
-    ngx.say(cjson.encode(self:stats()))
+    -- cjson writes "http:\\/\\/", which is JSON but no pleasure to read
+    ngx.say((gsub(cjson.encode(self:stats()), "\\/", "/")))
 end
 
 

@@ -4,11 +4,11 @@
 -- Two tiers: a bounded LRU of copies in shared memory over a remote storage,
 -- which is the truth.
 --
---     resolve(id) --> memo --hit--------------------------> url   no lock
+--     resolve(id) --> memo --hit-------------------------> url  no lock
 --                       | miss
---                     region --fresh---------------------> url   one lock
+--                     region --fresh---------------------> url  one lock
 --                       | miss, or its time has come
---                     remote --session--> fill with token-> url   one round trip
+--                     remote --session--> fill w. token--> url  one round trip
 --                          '--not found--> the copy leaves ("gone")
 --
 -- What can go wrong between the tiers, and what keeps it from going wrong:
@@ -50,6 +50,7 @@ local error = error
 local invalid_id = session.invalid_id
 local fetch = fetching.fetch
 local ipairs = ipairs
+local ngx = ngx
 local setmetatable = setmetatable
 local type = type
 
@@ -90,9 +91,10 @@ local OPTIONS = {
     { name = "remote", check = check_remote, required = true,
       doc = "the truth: any object with the five methods" },
     { name = "local_ttl", check = options.positive,
-      unit = "seconds", doc = "a copy is believed this long; 60, over Redis 2" },
+      unit = "seconds",
+      doc = "a copy is believed this long unless changes are pushed" },
     { name = "coherence_lease", check = options.positive, default = 2,
-      unit = "seconds", doc = "bound of what is believed of a Redis that pushes" },
+      unit = "seconds", doc = "no copy is believed longer without news" },
     { name = "serve_stale", check = options.boolean, default = true,
       doc = "serve known sessions while the remote is unavailable" },
     { name = "negative_ttl", check = options.not_negative, default = 1,
@@ -125,6 +127,7 @@ local function listen(self, opts)
     self.listener = require("resty.mooring.coherence." .. how)
                     .new(self.coherence, push.target)
     self.inline = how == "inline" and self.listener or nil
+    push.transport:on_connect(function() self.coherence:data_connected() end)
     if self.cache:is_unleased() then
         self.cache:set_lease(0) -- a new region: nobody listens yet
     end
@@ -147,11 +150,13 @@ function _M.new(opts)
         local_ttl_ms = 1000 * (opts.local_ttl
                        or (tells_expiry and LOCAL_TTL_REDIS or LOCAL_TTL)),
         max_id_length = opts.max_id_length,
+        max_record = opts.max_record,
         serve_stale = opts.serve_stale,
         patience = remote.patience or 10,
-        flights = {},
+        flights = fetching.flights(),
         closed = false,
         started = false,
+        requests = 0, -- that have used it before it was started
         too_large = 0,
         stale = 0,
     }, mt)
@@ -193,20 +198,41 @@ local function arm(self)
 end
 
 
+-- Timers would keep an object for ever that is one request's own (with
+-- lua_code_cache off): so a second request has to come by first.
+local function is_lasting(self)
+    if not ngx or ngx.get_phase() == "init_worker" then
+        return true
+    end
+    local ctx = ngx.ctx
+    if not ctx[self] then
+        ctx[self] = true
+        self.requests = self.requests + 1
+    end
+    return self.requests > 1
+end
+
+
 -- Where there are no timers, each call sweeps a little.
 local function keep_house(self)
-    if not self.started then
-        arm(self)
-        if not self.started then
-            self.cache:sweep(SWEEP_PER_CALL)
+    if self.started then
+        if self.listener then
+            self.listener:look_after()
         end
+        return
+    end
+    if background.available() and is_lasting(self) then
+        arm(self)
+    else
+        self.cache:sweep(SWEEP_PER_CALL)
     end
 end
 
 
 ---
--- Arms the sweep and connects the remote in this nginx worker. For
--- init_worker_by_lua: without it the first calls in a worker do it.
+-- Arms the sweep, takes part in listening and connects the remote in this nginx
+-- worker. For init_worker_by_lua: without it the second request in a worker
+-- does it.
 function _M.start(self)
     arm(self)
     if type(self.remote.start) == "function" then
@@ -390,8 +416,13 @@ local function write(self, s, method)
     end
 
     local left = self.tells_expiry and self.remote:lifetime(s)
-    copies.fill(self, id, text, copies.times(self, asked, left), token,
-                cache.PUT_BUMP)
+    local kept = copies.fill(self, id, text, copies.times(self, asked, left),
+                             token, cache.PUT_BUMP)
+    if not kept and self.coherence and #text <= self.max_record then
+        -- Most often our own write, pushed back to us before its reply was
+        -- read. The session is about to be used.
+        fetching.refetch(self, id)
+    end
     return true
 end
 

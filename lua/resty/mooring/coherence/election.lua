@@ -2,8 +2,8 @@
 -- SPDX-License-Identifier: Apache-2.0
 --
 -- Who of those that share a region listens for invalidations. The state is in
--- the region, every step is one lock-free call of the core; see mr_listener_* in
--- c/mooring.h for what each means.
+-- the region, every step is one lock-free call of the core; see mr_listener_*
+-- in c/mooring.h for what each means.
 --
 -- `token` is the contender's own number, `cache` the local tier of the region.
 -- All but resign return whether it is so now.
@@ -33,6 +33,11 @@ end
 
 function _M.succeed(cache, token)
     return C.mr_listener_succeed(cache.handle, token) == 1
+end
+
+
+function _M.is_successor(cache, token)
+    return C.mr_listener_is_successor(cache.handle, token) == 1
 end
 
 

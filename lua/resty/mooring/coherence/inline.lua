@@ -6,8 +6,13 @@
 -- and writes a beacon when one is due. A caller that was idle for longer than
 -- the lease misses first, which is right, since nobody has listened.
 --
--- Several processes may share a region (fork); one of them owns the listener, as
--- among the workers of an nginx, see coherence.worker.
+-- Nothing here waits but the connect, and that is tried only while the data
+-- connection is up: so a call does not take longer for the listener's sake when
+-- the server is away. The answers to what a new connection is asked are taken
+-- in by the next few calls, which are misses until then.
+--
+-- Several processes may share a region (fork); one of them owns the listener,
+-- as among the workers of an nginx, see coherence.worker.
 
 local election = require "resty.mooring.coherence.election"
 local log = require "resty.mooring.log"
@@ -21,18 +26,22 @@ local clock = mooring_ffi.now
 local decode = protocol.decode
 local encode_all = protocol.encode_all
 local ffi_string = ffi.string
+local ipairs = ipairs
 local setmetatable = setmetatable
+local unpack = unpack
 
 local _M = {}
 local mt = { __index = _M }
 
 local OK, TIMED_OUT = 0, -11
 local RETRY, RETRY_REFUSED = 1000, 30000 -- ms
-local HANDSHAKE = 250                    -- ms
+local SEND = 50   -- ms for a few bytes to a kernel that has just accepted
+local NO_WAIT = 0 -- a deadline long past
 
 local conn_out = ffi.new("mr_conn *[1]")
 local reply_out = ffi.new("mr_reply *[1]")
 local message = ffi.new("char[256]")
+
 
 ---
 -- As coherence.worker.new.
@@ -43,97 +52,106 @@ function _M.new(coherence, target)
         target = target,
         patience = coherence.lease_ms,
         polled = 0,
+        polling = false,
+        stopped = false,
+        complained = false,
         retry_at = 0,
         conn = nil,
+        greetings = nil, -- AUTH and SELECT while they are not answered,
+        greeted = nil,   -- and their replies so far
         pid = nil,
         token = 0,
     }, mt)
 end
 
 
-local function drop(self, err, refused)
+-- -------------------------------------------------------- one connection --
+
+local function close_conn(conn)
+    C.mr_conn_close(conn)
+end
+
+
+local function close(self)
     if self.conn then
-        C.mr_conn_close(ffi.gc(self.conn, nil))
+        close_conn(ffi.gc(self.conn, nil))
         self.conn = nil
     end
+end
+
+
+local function complain(self, err, refused)
+    if refused then
+        err = self.coherence:refused(err)
+        if not self.complained then
+            self.complained = true
+            log.err(err)
+        end
+    else
+        self.complained = false
+        log.warn_limited("listener", "lost the listener connection: ", err)
+    end
+end
+
+
+local function drop(self, err, refused)
+    close(self)
     self.coherence:lost()
     self.retry_at = clock() + (refused and RETRY_REFUSED or RETRY)
-    if refused then
-        self.coherence:refused()
-        log.warn_limited("tracking", "Redis does not push invalidations to us (",
-                         err, "): entries are believed for local_ttl only")
-    end
+    complain(self, err, refused)
 end
 
 
 local function send(self, commands)
     local bytes = encode_all(commands)
-    local rc = C.mr_conn_send(self.conn, bytes, #bytes, C.mr_now() + HANDSHAKE)
+    local rc = C.mr_conn_send(self.conn, bytes, #bytes, C.mr_now() + SEND)
     if rc ~= OK then
         drop(self, ffi_string(C.mr_conn_error(self.conn)))
-        return false
     end
-    return true
 end
 
 
--- Takes one reply before the deadline: value, or nil and the mr_rc.
-local function receive(self, deadline)
-    local rc = C.mr_conn_recv(self.conn, deadline, reply_out)
-    if rc ~= OK then
-        return nil, rc
+-- A reply to AUTH or SELECT.
+local function take_greeting(self, reply)
+    local replies, commands = self.greeted, self.greetings
+    replies[#replies + 1] = reply
+    if #replies < #commands then
+        return
     end
-    local value = decode(reply_out[0])
-    C.mr_reply_free(reply_out[0])
-    return value
-end
-
-
--- Feeds what arrives before the deadline to the protocol. Returns false when
--- the connection is gone.
-local function drain(self, deadline, done)
-    while not (done and done()) do
-        local reply, rc = receive(self, deadline)
-        if reply == nil then
-            if rc == TIMED_OUT then
-                return true
-            end
-            drop(self, ffi_string(C.mr_conn_error(self.conn)))
-            return false
-        end
-        local commands, wrong, refused = self.coherence:take(reply)
-        if wrong then
-            drop(self, wrong, refused)
-            return false
-        elseif commands and not send(self, commands) then
-            return false
-        end
-    end
-    return true
-end
-
-
-local function authenticate(self)
-    local commands = protocol.handshake(self.target)
-    if #commands == 0 then
-        return true
-    end
-    if not send(self, commands) then
-        return false
-    end
-    local replies = {}
-    for i = 1, #commands do
-        replies[i] = receive(self, C.mr_now() + HANDSHAKE)
-        if replies[i] == nil then
-            drop(self, "no answer to AUTH")
-            return false
-        end
-    end
+    self.greetings = nil
     local ok, err = protocol.check_handshake(commands, replies, self.target)
     if not ok then
         drop(self, err)
     end
-    return ok
+end
+
+
+local function take(self, reply)
+    if self.greetings then
+        return take_greeting(self, reply)
+    end
+    local commands, wrong, refused = self.coherence:take(reply)
+    if wrong then
+        drop(self, wrong, refused)
+    elseif commands then
+        send(self, commands)
+    end
+end
+
+
+-- Feeds what has arrived to the protocol.
+local function drain(self)
+    while self.conn do
+        local rc = C.mr_conn_recv(self.conn, NO_WAIT, reply_out)
+        if rc == TIMED_OUT then
+            return
+        elseif rc ~= OK then
+            return drop(self, ffi_string(C.mr_conn_error(self.conn)))
+        end
+        local reply = decode(reply_out[0])
+        C.mr_reply_free(reply_out[0])
+        take(self, reply)
+    end
 end
 
 
@@ -145,45 +163,66 @@ local function connect(self)
     if rc ~= OK then
         return drop(self, ffi_string(message))
     end
-    self.conn = ffi.gc(conn_out[0], function(conn) C.mr_conn_close(conn) end)
-    if authenticate(self)
-       and send(self, self.coherence:connected(self.token, false))
-    then
-        drain(self, C.mr_now() + HANDSHAKE, function()
-            return self.coherence.state == "live"
-        end)
+    self.conn = ffi.gc(conn_out[0], close_conn)
+
+    local commands = protocol.handshake(target)
+    self.greetings = #commands > 0 and { unpack(commands) } or nil
+    self.greeted = {}
+    for _, command in ipairs(self.coherence:connected(self.token, false)) do
+        commands[#commands + 1] = command
     end
+    send(self, commands)
 end
 
+
+-- ------------------------------------------------------------- each call --
 
 -- A connection belongs to the process that made it.
 local function notice_fork(self)
     local pid = mooring_ffi.pid()
     if self.pid ~= pid then
-        if self.conn then
-            C.mr_conn_close(ffi.gc(self.conn, nil))
-            self.conn = nil
-            self.coherence.state = "lost"
-        end
+        close(self)
+        self.coherence:retired()
         self.pid, self.token = pid, pid * 1048576 + 1
+    end
+end
+
+
+local function keep(self)
+    local coherence = self.coherence
+    drain(self)
+    if not self.conn then
+        return
+    end
+    coherence:beacon()
+    if coherence.forbidden then
+        drop(self, coherence.forbidden, true)
+    elseif coherence:is_silent() then
+        drop(self, "it has been silent for too long")
+    elseif coherence:is_astray() then
+        drop(self, "the server is another one by now")
     end
 end
 
 
 local function work(self, now)
     notice_fork(self)
+    self.coherence:follow()
     if not election.claim(self.cache, self.token, self.patience) then
+        -- It was taken for dead: another process listens.
+        if self.conn then
+            close(self)
+            self.coherence:retired()
+        end
         return
     end
     election.beat(self.cache, self.token)
-    if not self.conn and now >= self.retry_at then
+    if self.conn then
+        keep(self)
+    elseif now >= self.retry_at
+           and self.coherence.transport:stats().connected
+    then
         connect(self)
-    end
-    if self.conn and drain(self, 0) then
-        self.coherence:beacon()
-        if self.coherence:is_silent() then
-            drop(self, "no invalidation message has come back")
-        end
     end
 end
 
@@ -193,11 +232,13 @@ end
 -- be called at the beginning of every call of the storage.
 function _M.poll(self)
     local now = clock()
-    if now - self.polled >= 1 then
-        self.polled = now
-        work(self, now)
-        self.coherence.transport:poll()
+    if now - self.polled < 1 or self.polling or self.stopped then
+        return
     end
+    self.polled, self.polling = now, true
+    work(self, now)
+    self.coherence.transport:poll()
+    self.polling = false
 end
 
 
@@ -206,15 +247,15 @@ end
 function _M.start()
 end
 
+_M.look_after = _M.start
+
 
 ---
 -- Closes the connection and leaves the listener to others.
 function _M.stop(self)
-    if self.conn then
-        C.mr_conn_close(ffi.gc(self.conn, nil))
-        self.conn = nil
-    end
-    self.coherence:lost()
+    self.stopped = true
+    close(self)
+    self.coherence:close()
     election.resign(self.cache, self.token)
 end
 

@@ -15,8 +15,8 @@
 --                                     listening; a worker of the new generation
 --                                     connects and says when its SUBSCRIBE is
 --                                     confirmed; the owner writes a beacon, and
---                                     when that has come back to it, it has read
---                                     all that was pushed before the other
+--                                     when that has come back to it, it has
+--                                     read all that was pushed before the other
 --                                     began to listen: it hands over, and the
 --                                     epoch stays, so the region stays warm
 --     owner dies while it hands over  its beat gets old, as above
@@ -45,12 +45,18 @@ local _M = {}
 local mt = { __index = _M }
 
 local TICKS_PER_LEASE = 8
-local BEAT_PATIENCE = 0.5   -- leases without a beat after which an owner is dead
+local BEAT_PATIENCE = 0.5   -- leases without a beat: the owner is dead
 local GRACE = 1000          -- ms a leaving owner waits for its successor
 local HANDOVER_STEP = 0.01  -- seconds
 local BACKOFF_FIRST, BACKOFF_LAST = 0.05, 2 -- seconds
 local RETRY_REFUSED = 30    -- seconds; somebody may grant the right meanwhile
+local STEADY = 1000         -- ms a connection lasted that was of some use
+local OVERDUE = 1000        -- ms after which a timer is taken for lost
 local WATCH = 1e6           -- seconds
+
+-- Makes each attempt of each object in this worker to own a listener another
+-- one.
+local attempt = 0
 
 
 ---
@@ -63,10 +69,14 @@ function _M.new(coherence, target)
         target = target,
         tick = coherence.lease_ms / 1000 / TICKS_PER_LEASE,
         token = 0,
-        generation = 0,
-        owning = false, -- a timer of this worker owns or takes over
-        stopped = false,
+        owning = false,    -- a timer of this worker owns or takes over
+        successor = false, -- takes over, and is not the owner yet
+        stopped = false,   -- by its storage: the region is not to be touched
+        complained = false,
         attempts = 0,
+        due = nil,         -- when the timer was made that is to own it
+        ticked = 0,
+        loop = 0,          -- number of the loop of ticks
     }, mt)
 end
 
@@ -83,7 +93,7 @@ local function read_loop(self, link)
     local coherence, reader = self.coherence, link.reader
     while true do
         local ok, err = link:receive()
-        if not ok then
+        if not ok or self.stopped then
             return err
         end
         local reply
@@ -114,34 +124,47 @@ local function read(self, link)
 end
 
 
+-- While it leaves: a short sleep. Returns false when there is no more to wait
+-- for.
+local function stay(self, deadline)
+    election.beat(self.cache, self.token)
+    ngx.sleep(HANDOVER_STEP)
+    return not self.ended and not self.stopped and clock() < deadline
+end
+
+
 -- A successor has its subscription confirmed: read up to a beacon written after
 -- that, then hand over.
 local function hand_over(self, deadline)
     local key = self.coherence:beacon(true)
-    while key and not self.ended and clock() < deadline do
+    while key do
         if self.coherence:has_arrived(key) then
             return election.grant(self.cache, self.token)
+        elseif not stay(self, deadline) then
+            return false
         end
-        election.beat(self.cache, self.token)
-        ngx.sleep(HANDOVER_STEP)
     end
     return false
 end
 
 
+-- Returns true when another worker listens now.
 local function leave(self)
     local cache, deadline = self.cache, clock() + GRACE
-    if not self.ended and election.leave(cache, self.token) then
-        while not self.ended and clock() < deadline do
-            election.beat(cache, self.token)
-            self.coherence:beacon()
-            if election.has_successor(cache, self.token) and hand_over(self, deadline) then
-                return
-            end
-            ngx.sleep(HANDOVER_STEP)
-        end
+    if self.ended or self.coherence.state ~= "live"
+       or not election.leave(cache, self.token)
+    then
+        return false
     end
-    election.resign(cache, self.token)
+    repeat
+        self.coherence:beacon()
+        if election.has_successor(cache, self.token)
+           and hand_over(self, deadline)
+        then
+            return true
+        end
+    until not stay(self, deadline)
+    return false
 end
 
 
@@ -162,6 +185,8 @@ local function take_over(self)
             cache:bump_epoch()
         end
         self.coherence:granted()
+    else
+        return election.is_successor(cache, self.token)
     end
     return true
 end
@@ -176,11 +201,41 @@ local function keep(self)
     if not election.beat(self.cache, self.token) then
         return false
     end
-    self.coherence:beacon()
-    if self.coherence:is_silent() then
-        self.ended = "no invalidation message has come back"
+    local coherence = self.coherence
+    coherence:beacon()
+    if coherence.forbidden then
+        self.ended, self.refused = coherence.forbidden, true
+    elseif coherence:is_silent() then
+        self.ended = "it has been silent for too long"
+    elseif coherence:is_astray() then
+        self.ended = "the server is another one by now"
     end
     return true
+end
+
+
+-- Seconds until there is something to do again.
+local function pause(self)
+    if self.coherence.state ~= "live" then
+        return min(HANDOVER_STEP / 2, self.tick)
+    end
+    return self.successor and HANDOVER_STEP or self.tick
+end
+
+
+-- Returns whether this worker is still the one to listen, and whether it has
+-- handed over.
+local function keep_on(self)
+    local mine = true
+    while mine and not self.ended and not leaving(self) do
+        mine = keep(self)
+        if mine and not self.ended then
+            self.wake:wait(pause(self))
+        end
+    end
+    local retired = mine and leaving(self) and not self.stopped
+                    and not self.successor and leave(self)
+    return mine, retired
 end
 
 
@@ -191,25 +246,17 @@ local function serve(self, link)
     local ok, err = link:send(encode_all(
         self.coherence:connected(self.token, self.successor)))
     if not ok then
-        return err
+        return err, nil, true
     end
 
     local reader = thread.spawn(read, self, link)
-    local mine = true
-    while mine and not self.ended and not leaving(self) do
-        mine = keep(self)
-        if mine and not self.ended then
-            self.wake:wait(self.successor and HANDOVER_STEP
-                           or self.coherence.state == "live" and self.tick
-                           or 0.005)
-        end
-    end
-    if mine and leaving(self) and not self.successor then
-        leave(self)
-    end
-
+    local mine, retired = keep_on(self)
     thread.kill(reader)
-    self.coherence:lost()
+    if not mine or retired then
+        self.coherence:retired()
+    elseif not self.stopped then
+        self.coherence:lost()
+    end
     return self.ended, self.refused, mine
 end
 
@@ -218,12 +265,13 @@ end
 
 local function complain(self, err, refused)
     if refused then
-        self.coherence:refused()
-        log.warn_limited("tracking", "Redis does not push invalidations to us (",
-            err, "): entries are believed for local_ttl only; it has to be ",
-            "version 6 or later, and the user has to have CLIENT|TRACKING, ",
-            "SUBSCRIBE and the channel &__redis__:invalidate")
+        err = self.coherence:refused(err)
+        if not self.complained then
+            self.complained = true
+            log.err(err)
+        end
     elseif err then
+        self.complained = false
         log.warn_limited("listener", "lost the listener connection: ", err)
     end
 end
@@ -244,11 +292,14 @@ local function connect_and_serve(self)
     if not link then
         return err, nil, true
     end
+    if self.stopped then
+        return link:close()
+    end
     local since = clock()
     local refused, mine
     err, refused, mine = serve(self, link)
     link:close()
-    if clock() - since > 1000 then
+    if clock() - since > STEADY then
         self.attempts = 0
     end
     return err, refused, mine
@@ -273,25 +324,26 @@ end
 
 function listen(premature, self)
     local again = false
+    self.due = nil
     if not premature and not leaving(self) then
         local ok, err, refused, mine = pcall(connect_and_serve, self)
         if not ok then
-            self.coherence:lost()
+            self.coherence:retired()
             err, mine = "the listener failed: " .. tostring(err), true
         end
         complain(self, err, refused)
         again = mine and not leaving(self) and not self.successor
                 and retry(self, backoff(self, refused))
     end
-    if not again then
+    if not again and not self.stopped then
         election.resign(self.cache, self.token)
-        self.owning, self.successor = false, false
     end
+    self.owning = again
 end
 
 
 local function become(self, successor)
-    self.owning, self.successor = true, successor
+    self.owning, self.successor, self.due = true, successor, clock()
     if not timer_at(0, listen, self) then
         self.owning = false
         election.resign(self.cache, self.token)
@@ -299,16 +351,19 @@ local function become(self, successor)
 end
 
 
--- One number for each attempt of each worker to own the listener.
+-- Another number for each attempt.
 local function next_token(self)
-    self.generation = self.generation + 1
-    self.token = ngx.worker.pid() * 1048576 + self.generation % 1048576
+    attempt = attempt + 1
+    self.token = ngx.worker.pid() * 1048576 + attempt % 1048576
     return self.token
 end
 
 
+-- nginx drops timers, without telling whose they are, when more than
+-- lua_max_running_timers want to run.
 local function look(self)
-    if self.owning or leaving(self) then
+    local dropped = self.due and clock() - self.due > OVERDUE
+    if self.owning and not dropped then
         return
     end
     local token = next_token(self)
@@ -320,12 +375,20 @@ local function look(self)
 end
 
 
-local function tick(premature, self)
-    if premature or leaving(self) then
+local function tick(premature, self, loop)
+    if premature or loop ~= self.loop or leaving(self) then
         return
     end
+    self.ticked = clock()
     look(self)
-    timer_at(self.tick, tick, self)
+    self.coherence:follow()
+    timer_at(self.tick, tick, self, loop)
+end
+
+
+local function begin(self)
+    self.ticked, self.loop = clock(), self.loop + 1
+    timer_at(0, tick, self, self.loop)
 end
 
 
@@ -345,14 +408,28 @@ end
 function _M.start(self)
     self.patience = BEAT_PATIENCE * self.coherence.lease_ms
     timer_at(WATCH, watch, self)
-    timer_at(0, tick, self)
+    begin(self)
 end
 
 
 ---
--- No longer takes part; another worker takes over.
+-- Takes part again when the timer that did was dropped.
+function _M.look_after(self)
+    if clock() - self.ticked > OVERDUE + 2000 * self.tick
+       and not leaving(self)
+    then
+        begin(self)
+    end
+end
+
+
+---
+-- No longer takes part, and no longer touches the region; another worker takes
+-- over.
 function _M.stop(self)
     self.stopped = true
+    self.coherence:close()
+    election.resign(self.cache, self.token)
     if self.wake then
         self.wake:post()
     end

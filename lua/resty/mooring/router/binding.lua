@@ -6,12 +6,10 @@
 -- that was seen: another replica may have bound the id anew.
 
 local errors = require "resty.mooring.errors"
-local log = require "resty.mooring.log"
 local session = require "resty.mooring.session"
 local store = require "resty.mooring.router.store"
 
 local find = string.find
-local ngx = ngx
 
 local _M = {}
 
@@ -82,35 +80,6 @@ function _M.forget(router, id, url, condition)
         router.counters:add("forgotten")
     end
     return removed, err, code
-end
-
-
-local function forget_later(premature, router, seen)
-    if premature then
-        return
-    end
-    local ok, err = _M.forget(router, seen.id, seen.url, function(s)
-        return _M.is_endpoint(s, seen.path) and s.created_at <= seen.at
-    end)
-    if ok == nil then
-        log.warn_limited("forget", "could not forget the session ",
-                         log.id(seen.id), " that its backend does not know: ",
-                         err)
-    end
-end
-
-
----
--- A backend has answered 404 for a session that is bound to it: removes the
--- binding, without waiting.
-function _M.forget_soon(router, id, url, path)
-    -- A session made since this request began is not the one it was for.
-    local seen = { id = id, url = url, path = path,
-                   at = ngx.req.start_time() }
-    local ok, err = ngx.timer.at(0, forget_later, router, seen)
-    if not ok then
-        log.warn_limited("forget timer", "could not start a timer: ", err)
-    end
 end
 
 

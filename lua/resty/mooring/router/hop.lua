@@ -100,6 +100,7 @@ end
 function _M.request(body, session_id)
     local var = ngx.var
     return {
+        inner = var.mooring_role == "internal",
         method = var.request_method,
         target = target(var),
         headers = ngx.req.get_headers(0, true),
@@ -171,6 +172,10 @@ end
 --         message, outcome: "connect" (nothing was sent to the backend),
 --         "broken" or "timeout" (something was, there is no answer)
 function _M.open(self, request, url)
+    if request.inner then
+        return nil, "the internal server has no rewrite_by_lua of "
+                    .. "internal.conf: the request would come back", "broken"
+    end
     local answer, err = exchange(self, request, url)
     if not answer then
         return nil, err, "broken"

@@ -14,16 +14,16 @@ local lower = string.lower
 local match = string.match
 local pairs = pairs
 local tonumber = tonumber
+local tostring = tostring
 local type = type
 
 local _M = {}
 
--- Of the connection, not of the message (RFC 9110, 7.6.1).
+-- Of the connection, not of the message (RFC 9110, 7.6.1); what nginx itself
+-- would not pass on either.
 local HOP_BY_HOP = {
     ["connection"] = true,
     ["keep-alive"] = true,
-    ["proxy-authenticate"] = true,
-    ["proxy-authorization"] = true,
     ["proxy-connection"] = true,
     ["te"] = true,
     ["trailer"] = true,

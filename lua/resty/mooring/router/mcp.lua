@@ -18,7 +18,6 @@
 -- of a request of a known session is not looked at.
 
 local answers = require "resty.mooring.router.answer"
-local binding = require "resty.mooring.router.binding"
 local ending = require "resty.mooring.router.ending"
 local errors = require "resty.mooring.errors"
 local get_method = ngx.req.get_method
@@ -74,8 +73,8 @@ end
 
 
 -- Clients adopt a session id from any response that has one.
-local function take_away_id(router, var)
-    if var.mooring_role == "internal" or ngx.ctx.mooring_carried then
+local function take_away_id(router)
+    if ngx.var.mooring_role == "internal" or ngx.ctx.mooring_carried then
         return -- on its way to the router, or bound by it
     end
     ngx.header["Mcp-Session-Id"] = nil
@@ -83,17 +82,24 @@ local function take_away_id(router, var)
 end
 
 
+local function backend_knows_it_not(router, id)
+    local var = ngx.var
+    if router:is_bound(var) then
+        router.disowned:add(id, var.mooring_backend, var.uri)
+    end
+end
+
+
 ---
 -- Looks at the head of a response (header filter phase).
-function _M.header_filter(router, var)
-    local header = ngx.header
-    local given = header["Mcp-Session-Id"]
-    if given ~= nil and given ~= var.http_mcp_session_id then
-        take_away_id(router, var)
+-- @param id of the session the request was sent on for, nil for none
+function _M.header_filter(router, id)
+    local given = ngx.header["Mcp-Session-Id"]
+    if given ~= nil and given ~= id then
+        take_away_id(router)
     end
-    if ngx.status == 404 and router:is_bound(var) then
-        binding.forget_soon(router, var.http_mcp_session_id,
-                            var.mooring_backend, var.uri)
+    if id and ngx.status == 404 then
+        backend_knows_it_not(router, id)
     end
 end
 

@@ -5,7 +5,8 @@
 -- they are put there, and how the record they are copies of is renewed.
 --
 -- The functions take a routing storage, of which they use
---     cache, remote, tells_expiry, ttl_ms, local_ttl_ms, closed, too_large
+--     cache, coherence, remote, tells_expiry, ttl_ms, local_ttl_ms, closed,
+--     too_large
 --
 -- Sliding expiry over Redis: the *mark* of a copy is the time from which its
 -- record has less than `ttl` left. A hit past the mark claims the renewal for a
@@ -59,6 +60,20 @@ function _M.times(self, asked, left)
 end
 
 
+-- Puts a copy: true when it is kept.
+local function put(self, id, text, times, token, flags)
+    local coherence = self.coherence
+    if coherence and not coherence:may_keep() then
+        return false
+    end
+    local rc = self.cache:put(id, text, cache.PUT_TOKEN + flags, times, token)
+    if rc == cache.TOO_LARGE then
+        self.too_large = self.too_large + 1
+    end
+    return rc == 0
+end
+
+
 ---
 -- Keeps a copy if nothing has happened to the session since the token.
 -- @param flags of cache.put beside PUT_TOKEN; not 0: this is a write of ours,
@@ -67,15 +82,9 @@ end
 function _M.fill(self, id, text, times, token, flags)
     if self.closed then
         return false
-    end
-    local rc = self.cache:put(id, text, cache.PUT_TOKEN + flags, times, token)
-    if rc == 0 then
+    elseif put(self, id, text, times, token, flags) then
         return true
-    end
-    if rc == cache.TOO_LARGE then
-        self.too_large = self.too_large + 1
-    end
-    if flags ~= 0 then
+    elseif flags ~= 0 then
         self.cache:invalidate(id, QUIETLY)
     end
     return false
@@ -87,9 +96,16 @@ end
 -- elsewhere, or has expired there. (Unless it was made here after the remote
 -- was asked: then the token is no longer valid.)
 function _M.vanish(self, id, token)
-    if not self.closed and self.cache:is_valid(id, token) then
-        self.cache:invalidate(id, cache.VANISHED)
-        self.cache:notify()
+    local tier = self.cache
+    local entry = not self.closed and tier:find(id, true)
+    local ref = entry and entry.ref
+    if not ref or not tier:is_valid(id, token) then
+        return
+    end
+    -- That very copy: one that is made at this moment has to stay.
+    local _, busy = tier:remove_ref(ref, cache.VANISHED)
+    if busy then
+        tier:invalidate(id, QUIETLY)
     end
 end
 

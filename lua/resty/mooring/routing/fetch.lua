@@ -11,8 +11,8 @@
 -- What can go wrong: the session is deleted or overwritten, here or elsewhere,
 -- between the question and the answer. Then the token is no longer valid: the
 -- answer goes to those who asked before that, and is not kept; who comes after
--- it asks anew. A joined fetch whose request is killed is not waited for longer
--- than a fetch may take.
+-- it asks anew. Or the request whose fetch was joined is killed (its client has
+-- gone): the others wait no longer than a fetch may take, and ask then.
 --
 -- The functions take a routing storage.
 
@@ -25,8 +25,10 @@ local clock = mooring_ffi.now
 local encode = record.encode
 local fill = copies.fill
 local not_found = errors.not_found
+local error = error
 local ngx = ngx
 local pcall = pcall
+local setmetatable = setmetatable
 
 local NOT_FOUND = errors.NOT_FOUND
 
@@ -93,15 +95,16 @@ local semaphore = ngx and ngx.get_phase and pcall(require, "ngx.semaphore")
 local CAN_WAIT = { rewrite = true, access = true, content = true, timer = true }
 
 
--- Waits for a fetch of another request.
+-- Waits for a fetch of another request. Returns false when that has not ended
+-- in time, or true and the results of the fetch.
 local function join(self, flight)
+    flight.landed = flight.landed or semaphore.new(0)
     flight.waiting = flight.waiting + 1
-    if not flight.landed:wait(self.patience) then
+    if not flight.landed:wait(self.patience) and not flight.done then
         flight.waiting = flight.waiting - 1
-        return nil, "the fetch of another request did not end in time",
-               errors.TIMEOUT
+        return false
     end
-    return flight.session, flight.err, flight.code
+    return true, flight.session, flight.err, flight.code
 end
 
 
@@ -109,6 +112,7 @@ local function land(self, id, flight, ok, ...)
     if self.flights[id] == flight then
         self.flights[id] = nil
     end
+    flight.done = true
     if ok then
         flight.session, flight.err, flight.code = ...
     else
@@ -124,9 +128,9 @@ local function land(self, id, flight, ok, ...)
 end
 
 
-local function fly(self, id, token)
-    local flight = { token = token, landed = semaphore.new(0), waiting = 0,
-                     since = clock() }
+local function fly(self, id)
+    local token = self.cache:token(id)
+    local flight = { token = token, waiting = 0, since = clock() }
     self.flights[id] = flight
     return land(self, id, flight, pcall(ask, self, id, token))
 end
@@ -139,20 +143,37 @@ end
 
 
 ---
+-- Makes the table of the fetches under way. One whose request was killed is
+-- never taken out of it; the collector does that.
+function _M.flights()
+    return setmetatable({}, { __mode = "v" })
+end
+
+
+local function join_or_fly(self, id)
+    local flight = self.flights[id]
+    if is_joinable(self, id, flight) then
+        local ended, s, err, code = join(self, flight)
+        if ended then
+            return s, err, code
+        elseif self.closed then
+            return errors.closed()
+        end
+    end
+    return fly(self, id)
+end
+
+
+---
 -- Fetches a session and keeps a copy.
 -- @return session (shared: to be copied for the caller); or nil, message, code
 function _M.fetch(self, id)
     if self.negative:has(id) then
         return not_found()
+    elseif semaphore and CAN_WAIT[ngx.get_phase()] then
+        return join_or_fly(self, id)
     end
-    if not semaphore or not CAN_WAIT[ngx.get_phase()] then
-        return ask(self, id, self.cache:token(id))
-    end
-    local flight = self.flights[id]
-    if is_joinable(self, id, flight) then
-        return join(self, flight)
-    end
-    return fly(self, id, self.cache:token(id))
+    return ask(self, id, self.cache:token(id))
 end
 
 
@@ -175,7 +196,8 @@ end
 
 ---
 -- Fetches in the background a session whose copy was doubted, so that the next
--- use is a hit again, or the hook hears that it is gone.
+-- use is a hit again, or the hook hears that it is gone. This is no use of the
+-- session and does not renew it, or replicas would keep it alive for ever.
 function _M.refetch(self, id)
     if self.closed or not may_refetch(self) then
         return
@@ -185,7 +207,7 @@ function _M.refetch(self, id)
         if self.closed then
             return
         elseif s then
-            keep(self, id, s, left, asked, token)
+            fill(self, id, s._record, copies.times(self, asked, left), token, 0)
         elseif code == NOT_FOUND then
             copies.vanish(self, id, token)
         end

@@ -48,6 +48,9 @@ local WINDOW_COMMANDS = 64
 local MAX_QUEUE = 10000
 local EVERYTHING = math.huge
 
+-- ms between two connections that are given up on request.
+local RECONNECT_EVERY = 1000
+
 -- How messages about commands that have been sent end.
 local UNKNOWN = ", the outcome is unknown"
 
@@ -305,11 +308,35 @@ local function shake_hands(self)
 end
 
 
+-- Waits for the replies that are on their way, at most command_timeout.
+local function settle(self)
+    local deadline = C.mr_now() + self.command_ms
+    while self.conn and size(self.waiting) > 0 do
+        if receive(self, deadline) == TIMED_OUT then
+            drop_timed_out(self, "get a reply from")
+        end
+    end
+end
+
+
+-- Closes a connection that `reconnect` was called for.
+local function retire(self)
+    settle(self)
+    if self.conn then
+        drop(self, self.retiring, errors.UNAVAILABLE)
+    end
+    self.retiring = nil
+end
+
+
 -- Makes sure there is a connection that was alive a moment ago. When there is
 -- none to be had, all that is queued fails: sent much later it could undo what
 -- others have done since.
 local function connect(self)
     drain(self)
+    if self.retiring then
+        retire(self)
+    end
     if self.conn then
         return true
     end
@@ -323,6 +350,9 @@ local function connect(self)
         return nil, err, errors.UNAVAILABLE
     end
     self.connects = self.connects + 1
+    for i = 1, #self.on_up do
+        self.on_up[i]()
+    end
     return true
 end
 
@@ -355,6 +385,9 @@ function _M.new(opts)
         queue = new_fifo(),     -- { bytes, callback } not sent yet
         waiting = new_fifo(),   -- entries whose replies are on their way
         unanswered = 0,         -- bytes sent since `waiting` was empty
+        on_up = {},             -- called when a connection was made
+        retiring = nil,         -- why the connection is to be given up
+        reconnected = 0,        -- ms: when `reconnect` was last heeded
         commands = 0,
         sends = 0,
         connects = 0,
@@ -446,6 +479,30 @@ end
 
 
 ---
+-- Has `fn` called each time a connection was made, and now if there is one:
+-- what fn enqueues is sent first.
+function _M:on_connect(fn)
+    self.on_up[#self.on_up + 1] = fn
+    if self.conn then
+        fn()
+    end
+end
+
+
+---
+-- Has the next call connect anew, because the connection leads to the wrong
+-- server; at most once a second.
+-- @param why string, for errors
+function _M:reconnect(why)
+    local now = C.mr_now()
+    if self.conn and now - self.reconnected >= RECONNECT_EVERY then
+        self.reconnected = now
+        self.retiring = why
+    end
+end
+
+
+---
 -- A snapshot for monitoring.
 -- @return table of
 --        connected: boolean, as far as is known
@@ -475,13 +532,7 @@ local function finish(self)
         end
         send(self, take_queued(self, EVERYTHING), C.mr_now() + self.command_ms)
     end
-
-    local deadline = C.mr_now() + self.command_ms
-    while self.conn and size(self.waiting) > 0 do
-        if receive(self, deadline) == TIMED_OUT then
-            drop_timed_out(self, "get a reply from")
-        end
-    end
+    settle(self)
 end
 
 

@@ -21,7 +21,9 @@
 -- To look inside: stats(), and the error log.
 
 local alone = require "resty.mooring.transport.alone"
+local binding = require "resty.mooring.ffi"
 local errors = require "resty.mooring.errors"
+local log = require "resty.mooring.log"
 local new_table = require "table.new"
 local owner = require "resty.mooring.transport.owner"
 local pipelines = require "resty.mooring.transport.pipeline"
@@ -34,6 +36,7 @@ local encode_all = protocol.encode_all
 local exiting = ngx.worker.exiting
 local get_phase = ngx.get_phase
 local ngx = ngx
+local now = binding.now
 local release = slots.release
 local setmetatable = setmetatable
 local wait = slots.wait
@@ -43,6 +46,9 @@ local TIMEOUT = errors.TIMEOUT
 local UNAVAILABLE = errors.UNAVAILABLE
 
 local MAX_QUEUE = 10000
+
+-- ms between two connections that are given up on request.
+local RECONNECT_EVERY = 1000
 
 -- Where a coroutine can be suspended.
 local CAN_WAIT = {
@@ -86,9 +92,11 @@ function _M.new(opts)
         running = false,         -- see transport.owner
         connected = false,
         waiting = slots.queue(),
+        on_up = {},
         attempts = 0,
         timer = 0,
         due = nil,
+        reconnected = 0,         -- ms: when `reconnect` was last heeded
         failure = nil,           -- see transport.alone
         failed_until = 0,
         flush_until = 0,
@@ -287,6 +295,34 @@ function _M.ready(self)
     end
     link:close()
     return true
+end
+
+
+---
+-- Has `fn` called each time the shared connection has come up, before any
+-- caller is woken that waits for it, and now if it is up: what fn enqueues is
+-- sent first. fn must not wait.
+function _M.on_connect(self, fn)
+    self.on_up[#self.on_up + 1] = fn
+    if self.connected then
+        fn()
+    end
+end
+
+
+---
+-- Gives the shared connection up for a new one, because it leads to the wrong
+-- server. Replies under way are waited for, command_timeout at most. Without a
+-- connection, or within a second of the last time, nothing happens.
+-- @param why string, for the log
+function _M.reconnect(self, why)
+    local time = now()
+    if self.connected and time - self.reconnected >= RECONNECT_EVERY then
+        self.reconnected = time
+        log.warn("connects to ", self.address, " anew: ", why)
+        self.connected = false
+        self.pipeline:stop()
+    end
 end
 
 

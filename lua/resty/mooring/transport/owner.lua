@@ -15,6 +15,7 @@
 --     running     a timer owns, or is about to make, the connection
 --     connected   the connection is up and may be used
 --     waiting     queue of slots: callers that wait for it
+--     on_up       functions to call when it has come up
 --     attempts    connections in a row that were of no use
 --     timer       number of the timer that was made last
 --     due         ms: when it is to start; nil once it has
@@ -92,6 +93,9 @@ local function came_up(self)
     self.counters.connects = self.counters.connects + 1
     self.failure = nil
     self.connected = not leaving(self)
+    for i = 1, self.connected and #self.on_up or 0 do
+        self.on_up[i]()
+    end
     slots.complete_all(self.waiting)
 end
 
@@ -135,6 +139,9 @@ local function serve(self)
     local since = now()
     err = self.pipeline:run(link)
     self.connected = false
+    if not leaving(self) then
+        self.pipeline:resume()
+    end
     if err then
         was_lost(self, link, err, since)
     end

@@ -105,6 +105,13 @@ function _M.stop(self)
 end
 
 
+---
+-- Undoes `stop`, for the next link.
+function _M.resume(self)
+    self.drain_until = nil
+end
+
+
 -- ------------------------------------------------------------- the writer --
 
 -- Moves unsent slots to the sent ones.

@@ -1,0 +1,148 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- Sends requests on to peers: what happens between the decision of the access
+-- phase and the connection, and when that comes to nothing.
+
+local balancer = require "ngx.balancer"
+local hop = require "resty.mooring.router.hop"
+local log = require "resty.mooring.log"
+local requests = require "resty.mooring.router.requests"
+
+local get_last_failure = balancer.get_last_failure
+local key_of = requests.key
+local ngx = ngx
+local set_current_peer = balancer.set_current_peer
+local set_more_tries = balancer.set_more_tries
+
+local _M = {}
+
+local REPEATABLE = { GET = true, DELETE = true }
+local BUSY = -3 -- NGX_BUSY: no live upstreams, a 502
+
+
+-- For peers that are not simply an address for the upstream "mooring".
+local function use_upstream(router, var, peer)
+    if peer.tls then
+        if var.mooring_tls ~= "on" then
+            log.warn_limited("tls", "no request goes to ", peer.url, ": its ",
+                             "certificate would not be verified; include ",
+                             "tls.conf in the location")
+            return router:refuse("failed")
+        end
+        var.mooring_tls_name = peer.tls_name
+    end
+    var.mooring_upstream = peer.upstream
+end
+
+
+---
+-- Goes on with a request to a peer (access phase).
+-- @param url of the peer as the binding has it
+-- @param id of the session, nil for none
+function _M.send(router, var, peer, url, id)
+    local under_way = router.requests
+    local request = key_of()
+    under_way.peers[request] = peer
+    under_way.ids[request] = id
+    var.mooring_backend = url
+    if peer.upstream then
+        return use_upstream(router, var, peer)
+    end
+end
+
+
+---
+-- Goes on with a request that this nginx has sent to itself (rewrite phase of
+-- the internal server), and refuses all others.
+function _M.send_inner(router)
+    local var = ngx.var
+    local url = router.hop:requested_backend()
+    local peer = url and router.peers:parse(url)
+    if not peer then
+        log.warn_limited("internal", "a request to the internal server was ",
+                         "refused: it is not from this nginx")
+        return hop.report(403, "refused")
+    end
+    var.mooring_result = "internal"
+    -- What the outer server has found out of the client.
+    var.mooring_forwarded_for = var.http_x_forwarded_for
+    var.mooring_forwarded_proto = var.http_x_forwarded_proto
+    router.requests.inner[key_of()] = true
+    return _M.send(router, var, peer, peer.url)
+end
+
+
+-- A request that may go to any backend: one that it was not sent to yet.
+local function next_peer(router, last)
+    local ctx = ngx.ctx
+    local tried = ctx.mooring_tried or {}
+    ctx.mooring_tried = tried
+    tried[last.url] = true
+    while true do
+        local peer = router.policy:pick(tried)
+        -- Of the upstreams "mooring" and "mooring_tls" this one is fixed.
+        if not peer or peer.upstream == last.upstream then
+            return peer
+        end
+        tried[peer.url] = true
+    end
+end
+
+
+-- The peer of one more attempt, or nil. nginx does not count attempts on idle
+-- connections and would go on for as long as it has some.
+local function second_peer(router, var, last)
+    if var.mooring_result == "unpinned" then
+        return next_peer(router, last)
+    elseif var.mooring_attempts == "" and REPEATABLE[var.request_method] then
+        var.mooring_attempts = "2"
+        return last
+    end
+end
+
+
+local function try_again(router, request)
+    local var = ngx.var
+    local peers = router.requests.peers
+    local peer = second_peer(router, var, peers[request])
+    if not peer then
+        var.mooring_attempts = "over"
+        return ngx.exit(BUSY)
+    end
+    if peer ~= peers[request] then
+        peers[request], var.mooring_backend = peer, peer.url
+    end
+    return set_current_peer(peer.address, peer.port)
+end
+
+
+local function refuse_upstream()
+    log.warn_limited("upstream", "a request came to the upstream \"mooring\" ",
+                     "that does not belong there: proxy_pass to it goes with ",
+                     "the rest of location.conf only")
+    return ngx.exit(BUSY)
+end
+
+
+---
+-- Tells nginx the address of the peer (balancer phase).
+--
+-- A second attempt is for GET and DELETE, which may be repeated, on the same
+-- peer: its idle connections may close under a request. A request of no session
+-- may try all backends; nginx repeats a POST only if nothing of it was sent.
+function _M.balance(router)
+    local request = key_of()
+    if get_last_failure() then
+        return try_again(router, request)
+    end
+    set_more_tries(router.more_tries)
+    local peer = router.requests.peers[request]
+    if not peer or not peer.address then
+        return refuse_upstream()
+    end
+    return set_current_peer(peer.address, peer.port)
+end
+
+
+return _M

@@ -1,0 +1,145 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- The listener passes from the old workers of an nginx to the new ones.
+
+local observation = require "support.observation"
+local servers = require "support.servers"
+local storage_app = require "support.storage_app"
+
+local wait_for = servers.wait_for
+
+local TURN = 100 -- ms
+
+describe("a reload", function()
+    local redis, a, b
+
+    setup(function() redis = servers.redis() end)
+
+    before_each(function()
+        a = storage_app.start { url = redis.url, workers = 1 }
+        b = storage_app.start { url = redis.url }
+    end)
+
+    after_each(function()
+        a:stop()
+        b:stop()
+    end)
+
+    teardown(function() servers.stop_all() end)
+
+    local function gets()
+        return redis:command_counts().get or 0
+    end
+
+    local function wait_for_old(seconds)
+        wait_for(function()
+            return #b:worker_pids(true) == 0
+        end, seconds, "the old workers to leave")
+    end
+
+    local function epoch()
+        return b:stats()["local"].epoch
+    end
+
+    it("keeps what is known: no epoch, no read from Redis, under traffic", function()
+        a:ask { op = "fill", prefix = "s", n = 100 }
+        for _, pid in ipairs(b:worker_pids()) do
+            assert.is_true(b:ask({ op = "warm", prefix = "s", n = 100 }, pid).value)
+        end
+        local before, reads = epoch(), gets()
+        for _ = 1, 3 do
+            local traffic = {}
+            local function use(pid)
+                traffic[#traffic + 1] = b:begin({ op = "use", prefix = "s", of = 100, n = 300,
+                                                  pause = 0.001 }, pid)
+            end
+            for _, pid in ipairs(b:worker_pids()) do use(pid) end
+            b:reload()
+            for _, pid in ipairs(b:worker_pids()) do use(pid) end
+            wait_for_old(4)
+            for _, pid in ipairs(b:worker_pids()) do use(pid) end
+            for _, wait in ipairs(traffic) do
+                assert.equal(300, wait().counts.ok)
+            end
+            b:listener(5)
+        end
+        assert.equal(before, epoch())
+        assert.equal(reads, gets())
+    end)
+
+    it("ends old workers within 2 s, when nothing keeps them", function()
+        for _ = 1, 2 do
+            b:reload()
+            wait_for_old(2)
+        end
+    end)
+
+    it("ends old workers within 2 s of their last request", function()
+        local done = {}
+        for i, pid in ipairs(b:worker_pids()) do
+            done[i] = b:begin({ op = "linger", seconds = 1, what = { op = "resolve", id = "x" } },
+                              pid)
+        end
+        wait_for(function() return b:ask({ op = "lingering" }).value == 2 end, 5)
+        b:reload()
+        for _, wait in ipairs(done) do
+            assert.equal("not_found", wait().code)
+        end
+        wait_for_old(2)
+    end)
+
+    it("ends old workers within 2 s also when Redis is away", function()
+        redis:pause()
+        b:reload()
+        wait_for_old(2)
+        redis:resume()
+        b:listener(10)
+        redis:kill()
+        b:reload()
+        wait_for_old(2)
+        redis:start()
+        b:listener(10)
+    end)
+
+    it("misses no change of a session", function()
+        local seen = observation.begin(a, "k", { { b, b:worker_pids()[1] },
+                                                 { b, b:worker_pids()[2] } })
+        local before = epoch()
+        for _ = 1, 3 do
+            b:reload()
+            for _, pid in ipairs(b:worker_pids()) do
+                seen:add(b, pid)
+            end
+            b:listener(5)
+        end
+        local worst, _, version = seen:finish()
+        assert.is_true(worst <= TURN, worst)
+        assert.equal(before, epoch())
+        assert.equal("http://v:" .. version, b:ask({ op = "resolve", id = "k" }).value)
+    end)
+
+    it("is survived by the coherence when the old listener cannot hand over", function()
+        for _, signal in ipairs { "STOP", "KILL" } do
+            local listener, other = b:listener()
+            local seen = observation.begin(a, "k", { { b, other } })
+            servers.run { "kill", "-STOP", listener }
+            b:signal("HUP")
+            servers.run { "kill", "-" .. signal, listener }
+            wait_for(function()
+                local fresh = 0
+                for _, pid in ipairs(b:worker_pids()) do
+                    fresh = fresh + ((pid ~= listener and pid ~= other) and 1 or 0)
+                end
+                return fresh >= 2
+            end, 10, "the new workers")
+            b:listener(10)
+            servers.run { "kill", "-CONT", listener }
+            local worst, _, version = seen:finish()
+            assert.is_true(worst <= 2000 + TURN, worst)
+            assert.equal("http://v:" .. version, b:ask({ op = "resolve", id = "k" }).value)
+            wait_for_old(3)
+            b:listener(10)
+        end
+    end)
+end)
