@@ -26,7 +26,8 @@
 --     to   `last`,  the latest begin of its write and its loads,
 --
 -- all the time in between when first < last (a *forward* zone), else at some
--- moment of [last, first] (a *backward* one). It is a violation when
+-- moment of [last, first] (a *backward* one). It is a violation (history.rules)
+-- when
 --
 --     two forward zones overlap              two values at once
 --     a forward zone holds a backward one    an overwritten value came back
@@ -47,6 +48,8 @@
 -- that began after it was given up: see history.driver. Until it is loaded its
 -- value is taken not to have been written.
 
+local rules = require "history.rules"
+
 local _M = {}
 
 local INFINITY = math.huge
@@ -54,6 +57,9 @@ local INFINITY = math.huge
 -- Slack of the lease in ms: that the two clocks of a process are read apart,
 -- nginx' one has whole milliseconds and steps of up to 4.
 _M.SLACK = 10
+
+local binary = rules.binary
+local complain = rules.complain
 
 local PUTS = { store = true, create = true, update = true, set = true }
 local DELETES = { delete = true, del = true, remove_if = true }
@@ -67,41 +73,6 @@ local EFFECTS = {
 }
 local LOAD_CODES = { ok = true, not_found = true, failed = true,
                      unknown = true }
-
-
--- The last index of a sorted list for which `is_before` holds, or 0.
-local function binary(list, is_before)
-    local low, high = 0, #list
-    while low < high do
-        local middle = math.floor((low + high + 1) / 2)
-        if is_before(list[middle]) then
-            low = middle
-        else
-            high = middle - 1
-        end
-    end
-    return low
-end
-
-
--- ------------------------------------------------------------- violations --
-
-local Check = {}
-Check.__index = Check
-
-local function complain(self, id, rule, text, ...)
-    local list, seen = {}, {}
-    for i = 1, select("#", ...) do
-        local op = select(i, ...)
-        if op and not seen[op] then
-            seen[op] = true
-            list[#list + 1] = op
-        end
-    end
-    self.violations[#self.violations + 1] = {
-        id = id, rule = rule, text = text, ops = list,
-    }
-end
 
 
 -- ------------------------------------------------------------------ reading --
@@ -281,6 +252,7 @@ local function place_load(self, s, op)
                  .. tostring(op.code), op)
     end
     if op.code ~= "ok" and op.code ~= "not_found" then
+        self.stats.failed = self.stats.failed + 1
         return
     end
 
@@ -296,204 +268,6 @@ local function place_load(self, s, op)
         s.loads[#s.loads + 1] = load
     else
         s.none[#s.none + 1] = load
-    end
-end
-
-
--- ------------------------------------------------------------------ zones --
-
--- Values that have certainly been written.
-local function certain(s)
-    local list = {}
-    for _, cluster in pairs(s.values) do
-        local effect = cluster.write.effect
-        if effect == "done" or effect == "maybe" and cluster.loads > 0 then
-            list[#list + 1] = cluster
-        end
-    end
-    table.sort(list, function(a, b) return a.first < b.first end)
-    return list
-end
-
-
-local function forward_zones(self, s, clusters)
-    local list, reach = {}, nil
-    for _, cluster in ipairs(clusters) do
-        if cluster.first < cluster.last then
-            if reach and cluster.first < reach.last then
-                complain(self, s.id, "two values", "two values were current at"
-                    .. " the same time: a replaced one came back", reach.last_op,
-                    reach.write, reach.first_op, cluster.write,
-                    cluster.first_op, cluster.last_op)
-            end
-            if not reach or cluster.last > reach.last then
-                reach = cluster
-            end
-            list[#list + 1] = cluster
-        end
-    end
-    return list
-end
-
-
--- The forward zone that holds the whole of [from, to] inside it, or nil.
-local function holder(zones, from, to)
-    local i = binary(zones, function(zone) return zone.first < from end)
-    local zone = zones[i]
-    return zone and to < zone.last and zone or nil
-end
-
-
-local function against_zone(self, s, zone, rule, text, ...)
-    complain(self, s.id, rule, text, zone.last_op, zone.write, zone.first_op,
-             ...)
-end
-
-
-local function check_backward(self, s, clusters, zones)
-    for _, cluster in ipairs(clusters) do
-        if cluster.first >= cluster.last then
-            local zone = holder(zones, cluster.last, cluster.first)
-            if zone then
-                against_zone(self, s, zone, "came back", "a value that had been"
-                    .. " replaced came back", cluster.write, cluster.first_op,
-                    cluster.last_op)
-            end
-        end
-    end
-end
-
-
-local function check_deletes(self, s, zones)
-    for _, op in ipairs(s.absents) do
-        local zone = op.effect == "done" and holder(zones, op.inv, op.resp)
-        if zone then
-            against_zone(self, s, zone, "resurrected", "a session that had been"
-                         .. " deleted came back", op)
-        end
-    end
-end
-
-
--- A value that was there before a write and is loaded after it was not replaced
--- by it.
-local function check_own(self, s)
-    for _, load in ipairs(s.loads) do
-        local cluster, after = s.values[load.op.value], load.after
-        if cluster and after and cluster.write ~= after
-           and cluster.first < after.inv
-        then
-            complain(self, s.id, "behind", "a replica returned what it had"
-                     .. " itself replaced or deleted before", load.op,
-                     cluster.write, cluster.first_op, after)
-        end
-    end
-end
-
-
--- ----------------------------------------------------- presence and absence --
-
--- For any moment: the latest begin that a value known to be there by then has.
-local function last_known(clusters)
-    local list, best = {}, nil
-    for i, cluster in ipairs(clusters) do
-        if not best or cluster.last > best.last then
-            best = cluster
-        end
-        list[i] = { first = cluster.first, best = best }
-    end
-    return list
-end
-
-
--- Deletes by begin; each with the longest any so far may have waited.
-local function possible_deletes(s)
-    local list = {}
-    for i, op in ipairs(s.absents) do
-        list[i] = op
-    end
-    table.sort(list, function(a, b) return a.inv < b.inv end)
-    local longest = -INFINITY
-    for i, op in ipairs(list) do
-        longest = math.max(longest, op.latest)
-        list[i] = { inv = op.inv, longest = longest, op = op }
-    end
-    return list
-end
-
-
--- The value its own replica had written before a load.
-local function own_value(s, load)
-    return load.after and PUTS[load.after.kind] and s.values[load.after.value]
-end
-
-
-local function later(a, b)
-    if a and b then
-        return a.last > b.last and a or b
-    end
-    return a or b
-end
-
-
-local function check_absence(self, s, clusters, zones)
-    local known, deletes = last_known(clusters), possible_deletes(s)
-    for _, load in ipairs(s.none) do
-        local zone = holder(zones, load.lo, load.hi)
-        if zone then
-            against_zone(self, s, zone, "lost", "a session that was there was"
-                         .. " not found", load.op)
-        end
-        local i = binary(known, function(k) return k.first < load.lo end)
-        local j = binary(deletes, function(d) return d.inv <= load.hi end)
-        local best = later(i > 0 and known[i].best, own_value(s, load))
-        local longest = j > 0 and deletes[j].longest or -INFINITY
-        if best and longest < best.last then
-            complain(self, s.id, "lost", "a session was not found that nobody"
-                     .. " had deleted", load.op, best.write, best.first_op,
-                     best.last_op, deletes[j] and deletes[j].op)
-        end
-    end
-end
-
-
--- The acknowledged delete that began last of those over by `moment`.
-local function last_delete(s, moment)
-    local best
-    for _, op in ipairs(s.absents) do
-        if op.effect == "done" and op.resp <= moment
-           and (not best or op.inv > best.inv)
-        then
-            best = op
-        end
-    end
-    return best
-end
-
-
--- May any value but that of `but` have been current at `hi` or before, and after
--- a delete?
-local function may_be_there(s, hi, but, delete)
-    for _, cluster in pairs(s.values) do
-        local write = cluster.write
-        if write ~= but and write.effect ~= "none" and write.inv <= hi
-           and (not delete
-                or math.max(write.latest, cluster.last) >= delete.inv)
-        then
-            return true
-        end
-    end
-    return false
-end
-
-
-local function check_presence(self, s)
-    for _, look in ipairs(s.some) do
-        local delete = last_delete(s, look.lo)
-        if not may_be_there(s, look.hi, look.op, delete) then
-            complain(self, s.id, "presence", look.op.kind .. " found a session"
-                     .. " where there was none", look.op, delete)
-        end
     end
 end
 
@@ -562,15 +336,7 @@ local function check_session(self, s)
         attribute(self, s, load)
     end
 
-    local clusters = certain(s)
-    local zones = forward_zones(self, s, clusters)
-    check_backward(self, s, clusters, zones)
-    check_deletes(self, s, zones)
-    check_own(self, s)
-    -- Before the first write there is nothing: that needs no delete.
-    check_absence(self, s, clusters, zones)
-    check_presence(self, s)
-    measure(self, s, clusters)
+    measure(self, s, rules.apply(self, s))
 end
 
 
@@ -589,18 +355,18 @@ end
 --            died     when the process of an operation without end was dead
 -- @param opts { lease = ms, slack = ms (SLACK) }
 -- @return { violations = array of { id, rule, text, ops }, stats = { operations,
---         loads, stale, outdated = loads of what was certainly replaced,
+--         loads, failed, stale, outdated = loads of what was certainly replaced,
 --         oldest = ms, oldest_load = operation, margin = ms to the bound } }
 function _M.check(history, opts)
-    local self = setmetatable({
+    local self = {
         lease = opts.lease,
         slack = opts.slack or _M.SLACK,
         barriers = history.barriers or {},
         violations = {},
         sessions = {}, ids = {}, everything = {},
-        stats = { operations = #history.ops, loads = 0, stale = 0, outdated = 0,
-                  oldest = 0 },
-    }, Check)
+        stats = { operations = #history.ops, loads = 0, failed = 0, stale = 0,
+                  outdated = 0, oldest = 0 },
+    }
     for _, op in ipairs(history.ops) do
         add(self, op)
     end

@@ -154,15 +154,71 @@ local function watch(self)
 end
 
 
-local function set(self, id)
+-- A value that nobody has written before, and the record that holds it.
+local function new_value(self, id)
     self.written = self.written + 1
     local value = ("http://third.%d/%s"):format(self.written, id)
-    local text = record.encode(session.new(id,
+    return value, record.encode(session.new(id,
         { metadata = { backend_url = value } }))
+end
+
+
+local function lifetime(self)
+    return tostring(self.opts.ttl * 1500)
+end
+
+
+local function set(self, id)
+    local value, text = new_value(self, id)
     self.record:write("set", id, value, function()
-        return self:command("SET", PREFIX .. id, text, "PX",
-            tostring(self.opts.ttl * 1500))
+        return self:command("SET", PREFIX .. id, text, "PX", lifetime(self))
     end)
+end
+
+
+-- Writes sessions and other keys in one turn of the server.
+local MANY = [[
+    for i = 1, #KEYS do
+        redis.call("SET", KEYS[i], ARGV[i + 2], "PX", ARGV[1])
+    end
+    for i = 1, ARGV[2] do
+        redis.call("SET", KEYS[1] .. "-" .. i, "", "PX", ARGV[1])
+    end
+    return 1]]
+
+---
+-- Writes `count` sessions and so many other keys at once.
+function Run:set_many(count, others)
+    local keys, texts = {}, {}
+    local function command()
+        local words = { "EVAL", MANY, tostring(count) }
+        for _, key in ipairs(keys) do
+            words[#words + 1] = key
+        end
+        words[#words + 1] = lifetime(self)
+        words[#words + 1] = tostring(others)
+        for _, text in ipairs(texts) do
+            words[#words + 1] = text
+        end
+        return self:command(unpack(words))
+    end
+
+    -- All of them begin before the command and end after it.
+    local function write(i)
+        if i > count then
+            return command()
+        end
+        local id = ("s%02d"):format(self.opts.ids - i)
+        local value, text = new_value(self, id)
+        keys[i], texts[i] = PREFIX .. id, text
+        local reply, err, code
+        self.record:write("set", id, value, function()
+            reply, err, code = write(i + 1)
+            return reply, err, code
+        end)
+        return reply, err, code
+    end
+    write(1)
 end
 
 
@@ -173,7 +229,8 @@ local function del(self, id)
 end
 
 
---- Writes the sessions that nobody else writes.
+---
+-- Writes the sessions that nobody else writes.
 function Run:set_calm()
     for i = 0, CALM_IDS - 1 do
         set(self, "calm" .. i)
@@ -238,10 +295,21 @@ local function drive(self)
 end
 
 
+--- The workers of a replica, as Nginx:worker_pids().
+function Run:worker_pids(n)
+    local replica = self.replicas[n]
+    return servers.wait_for(function()
+        -- One that ends while they are looked at is neither there nor not.
+        local ok, pids = pcall(replica.worker_pids, replica)
+        return ok and pids
+    end, 5, "the workers of a replica")
+end
+
+
 -- All workers have written what they have to write.
 local function await_workers(self)
-    for n, replica in ipairs(self.replicas) do
-        for _, pid in ipairs(replica:worker_pids()) do
+    for n = 1, #self.replicas do
+        for _, pid in ipairs(self:worker_pids(n)) do
             local name = ("r%d-%d"):format(n, pid)
             servers.wait_for(function()
                 return history.is_complete(self.dir, name)

@@ -24,11 +24,7 @@ end
 
 -- One of the two workers of a replica, or nil while there are none.
 local function victim(run, action)
-    local replica = run.replicas[action.replica]
-    local ok, pids = pcall(replica.worker_pids, replica)
-    if not ok then -- one has just ended
-        pids = replica:worker_pids()
-    end
+    local pids = run:worker_pids(action.replica)
     return pids[(action.worker - 1) % math.max(#pids, 1) + 1]
 end
 
@@ -112,6 +108,12 @@ function _M.flush(run)
         return run:command("FLUSHALL")
     end)
     run:set_calm()
+end
+
+
+-- One message about so many keys that the local tier gives up on single ones.
+function _M.many_keys(run)
+    run:set_many(5, 1200)
 end
 
 

@@ -168,9 +168,9 @@ end
 -- The counts of a run.
 function _M.counts(result, opts, out)
     local s = result.stats
-    out(("operations %d, loads %d, hits %d, stale %d, faults %d, epochs %d, "
-         .. "barriers %d"):format(s.operations, s.loads, s.hits, s.stale,
-         s.faults, s.epochs, s.barriers))
+    out(("operations %d, loads %d (%d stale, %d failed), hits %d, faults %d, "
+         .. "epochs %d, barriers %d"):format(s.operations, s.loads, s.stale,
+         s.failed, s.hits, s.faults, s.epochs, s.barriers))
     out(("outdated loads %d, the oldest by %.1f ms; bound %.0f ms + slack %.0f"
          .. " ms: nearest distance %.1f ms"):format(s.outdated, s.oldest,
          opts.lease * 1000, s.slack, s.margin))

@@ -59,6 +59,7 @@ local freeze_redis = fault("freeze_redis", "thaw_redis", 0.5, 3)
 local sleep_redis = fault("sleep_redis", "woken_redis", 0.1, 1)
 local restart_redis = fault("restart_redis")
 local flush = fault("flush")
+local many_keys = fault("many_keys")
 local reload = fault("reload")
 local hold = fault("hold_pushes", "release_pushes", 0.1, 3)
 local cut = fault("hold_pushes", "cut_pushes", 0.1, 3)
@@ -77,7 +78,7 @@ end
 local SERVERS = {
     pause = { 0.2, 1.5 },
     kill_pubsub, kill_pubsub, kill_data, freeze_redis, sleep_redis,
-    restart_redis, flush, hold, cut, late, slow_handshake,
+    restart_redis, flush, many_keys, hold, cut, late, slow_handshake,
 }
 local WORKERS = {
     pause = { 0.5, 2.5 },
