@@ -117,8 +117,8 @@ static int fits(const mr_cache *c, const putting *w) {
     return slot_fits(c, w) && cells_fit(c, w);
 }
 
-/* For all that can leave for one record: each entry frees a cell at least, and
- * the last one may be as large as any. */
+/* For all that usually leave for one record: each entry frees a cell at least,
+ * and the last one may be as large as any. */
 static int reserve_for_room(mr_cache *c, const putting *w) {
     uint64_t cells = (uint64_t)w->cells + c->region->largest;
 
@@ -128,16 +128,23 @@ static int reserve_for_room(mr_cache *c, const putting *w) {
 
 static int evict_one(mr_cache *c, const putting *w) {
     int for_slot = !slot_fits(c, w);
+    uint32_t slot;
 
     if (atomic_load(&c->region->entries) == (w->old != 0 ? 1u : 0u))
-        return 0;
-    mr_drop(c, mr_lru_oldest(c), MR_EVICTED,
+        return MR_FULL;
+    slot = mr_lru_oldest(c);
+    /* More leave than usual where generations are used up: a slot that is never
+     * used again is no room. */
+    if (mr_gone_reserve_slot(c, slot) != MR_OK)
+        return MR_NOMEM;
+    mr_drop(c, slot, MR_EVICTED,
             for_slot ? MR_COUNT_EVICTED : MR_COUNT_EVICTED_FOR_SPACE);
-    return 1;
+    return MR_OK;
 }
 
 static int make_room(mr_cache *c, putting *w) {
     uint32_t looks = EXPIRY_LOOKS;
+    int rc = MR_OK;
 
     if (fits(c, w))
         return MR_OK;
@@ -150,10 +157,9 @@ static int make_room(mr_cache *c, putting *w) {
     /* The old record has to be there until the new one is. */
     if (!fits(c, w) && w->old != 0)
         mr_heap_update(&c->lru, w->old - 1, UINT64_MAX);
-    while (!fits(c, w))
-        if (!evict_one(c, w))
-            return MR_FULL;
-    return MR_OK;
+    while (rc == MR_OK && !fits(c, w))
+        rc = evict_one(c, w);
+    return rc;
 }
 
 static double clamp_stamp(double stamp) {

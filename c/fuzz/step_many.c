@@ -98,6 +98,8 @@ void step_remove_unused(run *r, tape *t, int by) {
 
     INSIST(w.cursor == 0 || rc == DIED || r->starved || w.cursor == from + w.most,
            "from %u, %u steps: %u", from, w.most, w.cursor);
+    /* Who dies has not moved on from the entry it was removing. */
+    w.cursor += rc == DIED;
     /* A cursor that does not move has looked at nothing. */
     if (w.most > 0 || w.cursor == 0)
         check_unused(r, &w, from, rc != DIED && !r->starved && w.most > 0);

@@ -347,6 +347,31 @@ static void test_generations_do_not_wrap(void **state) {
     mr_cache_close(c);
 }
 
+/* Where slots are used up, evicting gives no slot back, and more leave than
+ * there is need for elsewhere: all of them are handed back. */
+static void test_what_leaves_in_vain_is_handed_back(void **state) {
+    mr_cache *c = open_private(8, 0, 0);
+    char key[16];
+
+    (void)state;
+    mr_cache_collect(c, 1);
+    for (uint32_t i = 0; i < c->slot_count; i++)
+        atomic_store(&c->slots[i].generation, MR_LAST_GENERATION - 2);
+    for (int i = 0; i < 8; i++) {
+        sprintf(key, "k%d", i);
+        assert_int_equal(put(c, key, "a value that fills a cell", i), MR_OK);
+        assert_int_equal(put(c, key, "a value that fills a cell", i), MR_OK);
+    }
+    assert_int_equal(put(c, "b", "v", 10), MR_FULL);
+    for (int i = 0; i < 8; i++) {
+        sprintf(key, "k%d", i);
+        assert_gone(c, key, "a value that fills a cell", MR_EVICTED);
+    }
+    assert_gone(c, NULL, NULL, 0);
+    assert_sound(c);
+    mr_cache_close(c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_find_removes_what_has_expired),
@@ -364,6 +389,7 @@ int main(void) {
         cmocka_unit_test(test_the_buffer_of_what_left_grows),
         cmocka_unit_test(test_counters),
         cmocka_unit_test(test_generations_do_not_wrap),
+        cmocka_unit_test(test_what_leaves_in_vain_is_handed_back),
     };
 
     return cmocka_run_group_tests_name("leaving", tests, NULL, NULL);

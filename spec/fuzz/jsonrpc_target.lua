@@ -31,6 +31,14 @@ local function object_of(body)
     return type(message) == "table" and message or nil
 end
 
+-- Is there a member that looks right to the eye?
+local function is_found(body)
+    local text = body:match('^%s*{"id":("[^"\\%c]*")[,}]')
+        or body:match('^%s*{"id":([^"%s,}]+)[,}]')
+    return text ~= nil and is_json_scalar(text)
+        and not body:find('"id".*"id"') and not body:find("\\u", 1, true)
+end
+
 local function check_id(body, message)
     local text = jsonrpc.request_id(body)
     local id = message and message.id
@@ -38,8 +46,8 @@ local function check_id(body, message)
         assert(text == nil, "an id where there is none")
         return
     end
-    if text == nil then -- only what cjson takes for a number and JSON does not
-        assert(type(id) == "number", "a string is not found")
+    if text == nil then -- only what cjson takes for a scalar and JSON does not
+        assert(not is_found(body), "the id is not found")
         return
     end
     assert(is_json_scalar(text), "echoed, but no JSON: " .. text)

@@ -163,7 +163,7 @@ function _M.read_file(path)
     end
     local text = file:read("*a")
     file:close()
-    return text
+    return text or ""
 end
 
 function _M.write_file(path, text)

@@ -26,6 +26,7 @@ local CONF = [[
     lua_max_running_timers 4096;
     client_body_buffer_size 1m;
     client_max_body_size 1m;
+    $http
     init_by_lua_block {
         inside = require "support.storage_inside"
         inside.init {
@@ -33,7 +34,7 @@ local CONF = [[
             routing = { name = "$name", max_local_entries = 5000, $routing },
         }
     }
-    init_worker_by_lua_block { inside.start() }
+    init_worker_by_lua_block { $start }
     server {
         listen 127.0.0.1:$port backlog=4096;
         location = /do { content_by_lua_block { inside.run() } }
@@ -56,24 +57,30 @@ function App:ask(command, pid, seconds)
     return assert(cjson.decode(answer.body))
 end
 
---- Begins an operation in the background.
--- @return function(seconds): waits for its answer
+-- Until the right worker has accepted: another one may not live as long.
+local UNTIL_ACCEPTED = [[
+while curl -sS --max-time 60 -H "X-Worker: $1" -H "X-Last: 1" \
+        -H "X-Accepted: $2/accepted" --data-binary "@$2/in" -o "$2/out" "$3"; do
+    grep -qx "wrong worker" "$2/out" || exit 0
+done]]
+
+--- Begins an operation in the background, and waits until it is under way.
+-- @return function(seconds): waits for its answer; the process
 function App:begin(command, pid)
     local dir = servers.tmpdir()
     servers.write_file(dir .. "/in", cjson.encode(command))
-    local argv = { "curl", "-sS", "--max-time", 60, "--data-binary",
-        "@" .. dir .. "/in", out = dir .. "/out", self.nginx.url .. "/do" }
-    if pid then
-        argv[#argv + 1] = "-HX-Worker: " .. pid
-    end
-    local curl = servers.spawn(argv)
+    local process = servers.spawn { "sh", "-c", UNTIL_ACCEPTED, "sh", pid or "", dir,
+        self.nginx.url .. "/do", err = dir .. "/err" }
+    servers.wait_for(function()
+        return servers.read_file(dir .. "/accepted") ~= ""
+    end, 10, "a worker to begin " .. command.op)
     return function(seconds)
-        servers.wait_for(function() return not curl:alive() end, seconds or 30,
+        servers.wait_for(function() return not process:alive() end, seconds or 30,
             "the answer to " .. command.op)
-        curl:kill()
+        process:kill()
         local text = servers.read_file(dir .. "/out")
-        return assert(cjson.decode(text), text)
-    end, curl
+        return assert(cjson.decode(text), text .. servers.read_file(dir .. "/err"))
+    end, process
 end
 
 --- What each worker knows of its coherence: { [pid as text] = table }.
@@ -118,7 +125,8 @@ end
 
 local function variables(opts)
     return { url = opts.url, name = opts.name or "spec", redis = opts.redis or "",
-             routing = opts.routing or "" }
+             routing = opts.routing or "", http = opts.http or "",
+             start = opts.start or "inside.start()" }
 end
 
 -- $url, $redis, ... are ours; nginx' own and those of the harness stay.
@@ -147,6 +155,7 @@ end
 --- Starts one.
 -- @param opts  { url = of Redis, redis = more options of redis_storage as Lua
 --              text, routing = more of routing_storage, name = its name,
+--              http = more of nginx.conf, start = another init_worker_by_lua,
 --              workers = (2), listening = false: do not wait for it }
 -- @return app; it answers to all methods of a servers.nginx, too
 function _M.start(opts)

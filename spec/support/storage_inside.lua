@@ -122,6 +122,11 @@ function ops.timed(args)
     return answer
 end
 
+--- Timers of this worker.
+function ops.timers()
+    return result(ngx.timer.running_count() + ngx.timer.pending_count())
+end
+
 --- A command on this worker's data connection.
 function ops.redis(args)
     local replies, err, code = storage.remote.transport:call { args.command }
@@ -264,9 +269,10 @@ end
 
 --- Asks for a session all the time, likewise. When was a question asked last that
 -- got each version for an answer (without "stale"), how many answers of which
--- kind were there, and how long did the slowest take, ms?
+-- kind were there, and how long did the slowest take, ms? (And the longest gap
+-- between two: the worker did something else.)
 function ops.observe(args)
-    local last, counts, slowest = {}, {}, 0
+    local last, counts, slowest, gap = {}, {}, 0, 0
     local deadline = clock() + args.seconds * 1000
     events:delete("stop " .. args.id)
     while clock() < deadline and not events:get("stop " .. args.id) do
@@ -278,9 +284,11 @@ function ops.observe(args)
         if url and not code then
             last[url:match("%d+$")] = from
         end
+        from = clock()
         sleep(args.pause or 0.002)
+        gap = math.max(gap, clock() - from)
     end
-    return { last = last, counts = counts, slowest = slowest }
+    return { last = last, counts = counts, slowest = slowest, gap = gap }
 end
 
 function ops.stop(args)
@@ -359,6 +367,14 @@ function _M.start()
     ngx.timer.at(0, report)
 end
 
+-- Turns a request down that is for another worker, and is deaf for long enough
+-- for the other one to accept the next.
+local function turn_down()
+    ngx.print("wrong worker")
+    ngx.eof()
+    ops.block { ms = 30 }
+end
+
 -- Hands a request that is for another worker over, by making this one deaf
 -- until the other has accepted it.
 local function forward(pid, body)
@@ -378,6 +394,16 @@ local function forward(pid, body)
     return cjson.encode { err = "could not reach worker " .. pid }
 end
 
+-- Tells who began the request that it is under way.
+local function accept()
+    local path = ngx.var.http_x_accepted
+    if path then
+        local file = assert(io.open(path, "w"))
+        file:write("accepted")
+        file:close()
+    end
+end
+
 --- For content_by_lua: runs the operation in the body.
 function _M.run()
     ngx.req.read_body()
@@ -385,10 +411,11 @@ function _M.run()
     local wanted = tonumber(ngx.var.http_x_worker)
     if wanted and wanted ~= ngx.worker.pid() then
         if ngx.var.http_x_last then
-            return ngx.print("wrong worker")
+            return turn_down()
         end
         return ngx.print(forward(wanted, body))
     end
+    accept()
     local args = cjson.decode(body)
     local ok, answer = pcall(ops[args.op], args)
     if not ok then

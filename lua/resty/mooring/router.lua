@@ -92,6 +92,7 @@ local OPTIONS = {
     { name = "name", check = options.non_empty_string, default = "default",
       doc = "tells several routers of one nginx apart" },
 }
+_M.OPTIONS = OPTIONS
 
 
 local function dictionary()

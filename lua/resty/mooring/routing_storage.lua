@@ -270,10 +270,14 @@ local function look(self, id)
         return nil
     end
 
-    local ref, left = entry.ref, (entry.expires_at - now) / 1000
     local s = self.cache:decode(id, entry, true)
-    if s and self.tells_expiry and self.remote:is_due(s, left) then
-        copies.claim_and_renew(self, s, ref)
+    if s and self.tells_expiry and now >= entry.fresh_until then
+        local left = (entry.expires_at - now) / 1000
+        if self.remote:is_due(s, left) then
+            copies.claim_and_renew(self, s, entry.ref)
+        else
+            copies.pass_mark(self, entry)
+        end
     end
     return s
 end

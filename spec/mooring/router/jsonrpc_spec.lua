@@ -61,7 +61,7 @@ describe("resty.mooring.router.jsonrpc", function()
         for _, body in ipairs {
             "", "x", "[]", '[{"id":1}]', '{"id":null}', '{"id":true}',
             '{"id":{"a":1}}', '{"id":[1]}', '{"x":{"id":1}}', '{"id":1',
-            '{"id":0x1f}', '{"id":nan}', '"id"', "1", '{"id":1} x',
+            '{"id":0x1f}', '{"id":nan}', '{"id":00}', '{"id":"a\1b"}', '"id"', "1", '{"id":1} x',
         } do
             it("is nil in " .. body, function()
                 assert.is_nil(jsonrpc.request_id(body))

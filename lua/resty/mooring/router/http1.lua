@@ -138,11 +138,13 @@ function _M.parse_head(text)
     end
     local headers = {}
     for line in gmatch(rest, "[^\r\n]+") do
-        local name, value = match(line, "^([^:%s]+):[ \t]*(.-)[ \t]*$")
+        -- Trimmed greedily: a lazy match looks at every run of spaces once for
+        -- each of its bytes.
+        local name, value = match(line, "^([^:%s]+):[ \t]*(.*)$")
         if not name then
             return nil
         end
-        collect(headers, name, value)
+        collect(headers, name, match(value, "^.*[^ \t]") or "")
     end
     return { status = tonumber(status), headers = headers }
 end

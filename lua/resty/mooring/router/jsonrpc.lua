@@ -55,14 +55,28 @@ local function is_key(text, from, to, name)
 end
 
 
+-- RFC 8259, section 6: cjson also reads 007 and 0x7, which a client that reads
+-- our answer need not.
+local function is_number(text)
+    local rest = match(text, "^%-?0(.*)$") or match(text, "^%-?[1-9]%d*(.*)$")
+    if not rest then
+        return false
+    end
+    rest = match(rest, "^%.%d+(.*)$") or rest
+    return rest == "" or find(rest, "^[eE][+-]?%d+$") ~= nil
+end
+
+
 -- The text of a value that begins somewhere behind `from` and is a string or a
 -- number; nil for anything else.
 local function scalar_text(text, from)
     local at = find(text, "%S", from)
     if at and byte(text, at) == QUOTE then
-        return sub(text, at, string_end(text, at))
+        local raw = sub(text, at, string_end(text, at))
+        return not find(raw, "[%z\1-\31]") and raw or nil
     end
-    return match(text, "^(%-?%d[%d%.eE+%-]*)[%s,}]", at)
+    local number = match(text, "^(%-?%d[%d%.eE+%-]*)[%s,}]", at)
+    return number and is_number(number) and number or nil
 end
 
 

@@ -145,6 +145,15 @@ end
 
 
 ---
+-- The mark of a copy has passed and there is nothing to renew (max_lifetime is
+-- near): hits go on until it expires.
+function _M.pass_mark(self, entry)
+    local till = min(believed_until(self, entry.stamp), entry.expires_at)
+    self.cache:renew(entry.ref, till, entry.expires_at)
+end
+
+
+---
 -- Keeps a fetched session that has less than ttl left, under a claim of its own
 -- until its renewal is answered.
 function _M.fill_and_renew(self, id, s, asked, token)

@@ -206,7 +206,7 @@ function _M.refetch(self, id)
     self.remote:fetch_later(id, function(s, left, code)
         if self.closed then
             return
-        elseif s then
+        elseif s and left > 0 then
             fill(self, id, s._record, copies.times(self, asked, left), token, 0)
         elseif code == NOT_FOUND then
             copies.vanish(self, id, token)
