@@ -111,7 +111,7 @@ lint: ## luacheck, cppcheck, both compilers, the rockspec; warnings are errors
 	cppcheck --quiet --std=c11 --language=c --error-exitcode=1 --inline-suppr \
 	    --enable=warning,performance,portability \
 	    --suppress=missingIncludeSystem --library=posix -Ic c
-	for cc in gcc clang; do for f in c/*.c c/test/*.c; do \
+	for cc in gcc clang; do for f in c/*.c c/test/*.c c/bench/*.c; do \
 	    $$cc $(MR_CFLAGS) -Ic -fsyntax-only $$f || exit 1; done; done
 	for f in rockspec/*.rockspec; do luarocks lint $$f || exit 1; done
 
@@ -120,6 +120,24 @@ demo: ## show the main job on real servers (KEEP=1, STORAGE=local)
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory all $(NODE_MODULES)
 	@LUAJIT="$(LUAJIT)" KEEP="$(KEEP)" STORAGE="$(STORAGE)" spec/demo/run
+
+# What `make bench` uses beside PACKAGES. valgrind and gnuplot may be missing:
+# then there are no instruction counts and no plots.
+BENCH_PACKAGES = wrk lua-nginx-redis valgrind gnuplot-nox
+
+C_BENCH     := $(patsubst c/bench/%.c,$(BUILD)/bench/%,$(wildcard c/bench/*.c))
+
+$(BUILD)/bench/%: c/bench/%.c c/bench/bench.h $(OBJECTS)
+	@mkdir -p $(BUILD)/bench
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(MR_CFLAGS) $(CPPFLAGS) $(CFLAGS) -Ic -o $@ $< $(OBJECTS) \
+	    $(LDFLAGS) $(MR_LIBS)
+
+.PHONY: bench
+bench: ## measure against lrucache, shared.DICT, nginx.redis, proxy_pass (QUICK=1, ONLY=hits,...)
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) $(BENCH_PACKAGES)"
+	@$(MAKE) --no-print-directory all $(C_BENCH)
+	@LUAJIT="$(LUAJIT)" QUICK="$(QUICK)" ONLY="$(ONLY)" spec/bench/run
 
 # -------------------------------------------------------------- installing --
 

@@ -1,0 +1,162 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- The servers of the benchmarks of the router: backends that cost next to
+-- nothing, and in front of them
+--
+--     plain          proxy_pass with keepalive to one of the backends
+--     plain_lua      the same through an access handler that looks the id up in
+--                    a Lua table and a balancer in Lua: what nginx takes for a
+--                    decision in Lua, whatever decides
+--     router_local   the router, sessions in its own memory
+--     router_redis   the router over Redis
+--
+-- each an nginx of its own with one worker. A session's id says which backend it
+-- is bound to (its last letter), and a backend refuses those of the other one.
+
+local pin = require "bench.pin"
+local servers = require "support.servers"
+
+local _M = {}
+
+local BACKENDS = [[
+    access_log off;
+    keepalive_requests 10000000;
+    map $http_mcp_session_id $opened { "" $request_id-$server_port; }
+    server {
+        listen 127.0.0.1:$port backlog=1024;
+        if ($http_mcp_session_id ~ "-b$") { return 421; }
+        $answer
+    }
+    server {
+        listen 127.0.0.1:$port2 backlog=1024;
+        if ($http_mcp_session_id ~ "-a$") { return 421; }
+        $answer
+    }
+]]
+
+local ANSWER = [[
+        default_type application/json;
+        location / {
+            add_header Mcp-Session-Id $opened;
+            return 200 '{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"1"}]}}';
+        }
+]]
+
+local COMMON = [[
+    access_log off;
+    keepalive_requests 10000000;
+]]
+
+local PROXY_PASS = [[
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+]]
+
+local PLAIN = COMMON .. [[
+    upstream backend { server 127.0.0.1:$a; keepalive 256; keepalive_requests 10000000; }
+    server {
+        listen 127.0.0.1:$port backlog=1024;
+        location /mcp {
+            proxy_pass http://backend;
+]] .. PROXY_PASS .. [[
+        }
+    }
+]]
+
+local PLAIN_LUA = COMMON .. [[
+    init_by_lua_block { choice = require("bench.choice").new("127.0.0.1", $a) }
+    upstream backend {
+        server 0.0.0.1;
+        balancer_by_lua_block { choice.balancer() }
+        keepalive 256;
+        keepalive_requests 10000000;
+    }
+    server {
+        listen 127.0.0.1:$port backlog=1024;
+        location /mcp {
+            set $backend "";
+            access_by_lua_block { choice.access() }
+            proxy_pass http://backend;
+]] .. PROXY_PASS .. [[
+        }
+    }
+]]
+
+-- As in the README, with more patience for a busy machine, and a location that
+-- binds the sessions of wrk.lua.
+local ROUTER = COMMON .. [[
+    include $root/lua/resty/mooring/nginx/http.conf;
+    init_by_lua_block {
+        router = require("resty.mooring.router").new {
+            backends = { "http://127.0.0.1:$a", "http://127.0.0.1:$b" },
+            storage = $storage,
+            max_local_sessions = 2^21,
+            internal = "unix:$dir/internal.sock",
+        }
+    }
+    init_worker_by_lua_block { router:init_worker() }
+    server {
+        listen unix:$dir/internal.sock;
+        include $root/lua/resty/mooring/nginx/internal.conf;
+        location / { include $root/lua/resty/mooring/nginx/location.conf; }
+    }
+    server {
+        listen 127.0.0.1:$port backlog=1024;
+        include $root/lua/resty/mooring/nginx/server.conf;
+        location /mcp { include $root/lua/resty/mooring/nginx/location.conf; }
+        location = /status { content_by_lua_block { router:status() } }
+        location = /bind {
+            content_by_lua_block {
+                local session = require "resty.mooring.session"
+                for i = 1, 500 do
+                    local own = i % 2 == 1 and "a" or "b"
+                    local url = "http://127.0.0.1:" .. (own == "a" and $a or $b)
+                    assert(router.storage:store(session.new(("%032x-%s"):format(i * 7919, own),
+                        { metadata = { backend_url = url, endpoint = "/mcp" } })))
+                end
+                ngx.say("bound")
+            }
+        }
+    }
+]]
+
+local OVER_REDIS = [[require("resty.mooring.routing_storage").new {
+                name = "router:default", max_local_entries = 1000,
+                remote = require("resty.mooring.redis_storage").new {
+                    url = "%s", command_timeout = 5,
+                },
+            }]]
+
+local function start(conf, vars)
+    return servers.nginx { conf = conf, vars = vars, log_level = "error",
+                           main = pin.workers(pin.measured) }
+end
+
+local function bind(router)
+    local answer = assert(servers.http(router.url .. "/bind"))
+    assert(answer.status == 200, router:error_log())
+    return router
+end
+
+--- Starts them all.
+-- @return { redis =, plain =, plain_lua =, router_local =, router_redis = }
+function _M.start()
+    local backends = servers.nginx { conf = BACKENDS, vars = { answer = ANSWER },
+                                     log_level = "error", main = pin.workers(pin.other) }
+    local redis = servers.redis()
+    pin.move(redis.pid, pin.other)
+    local function vars(storage)
+        return { a = backends.port, b = backends.port2, storage = storage }
+    end
+    return {
+        redis = redis,
+        plain = start(PLAIN, vars()),
+        plain_lua = start(PLAIN_LUA, vars()),
+        router_local = bind(start(ROUTER, vars('"local"'))),
+        router_redis = bind(start(ROUTER, vars(OVER_REDIS:format(redis.url)))),
+    }
+end
+
+return _M

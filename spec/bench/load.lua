@@ -1,0 +1,89 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- Requests from wrk against one worker of an nginx: how many a second, and what
+-- one costs the worker. wrk runs on another CPU.
+
+local pin = require "bench.pin"
+local servers = require "support.servers"
+
+local _M = {}
+
+local SCRIPT = servers.root .. "/spec/bench/wrk.lua"
+
+--- Runs wrk once.
+-- @param plan    bench.plan
+-- @param target  { nginx = with one worker, url =, mode = and suffix = for
+--                wrk.lua }
+-- @param seconds whole ones
+-- @return { rate = requests a second, cpu_ns = of the worker for one request,
+--         busy = share of its CPU the worker had, requests =, p99_us = };
+--         raises when a single answer was not 2xx
+function _M.once(plan, target, seconds)
+    local worker = target.nginx:worker_pids()[1]
+    local cpu, from = pin.cpu_ns(worker), servers.now()
+    local result = servers.run {
+        timeout = seconds + 30,
+        unpack(pin.command(pin.other, {
+            "wrk", "-t1", "-c" .. plan.wrk_connections, "-d" .. seconds .. "s", "--timeout", "5s",
+            "-s", SCRIPT, target.url, "--", target.mode or "get", target.suffix or "",
+        })),
+    }
+    cpu = pin.cpu_ns(worker) - cpu
+    local spent = servers.now() - from
+    local requests, us, p99, failed = result.out:match("RESULT (%d+) (%d+) (%d+) (%d+)")
+    assert(result.code == 0 and requests, result.out .. result.err)
+    if tonumber(failed) > 0 or tonumber(requests) == 0 then
+        error(("%s: of %s requests %s failed\n%s\n%s"):format(target.url, requests, failed,
+            result.out, target.nginx:error_log():sub(-2000)), 0)
+    end
+    requests = tonumber(requests)
+    return {
+        rate = requests / tonumber(us) * 1e6,
+        cpu_ns = cpu / requests,
+        busy = cpu / spent / 1e9,
+        requests = requests,
+        p99_us = tonumber(p99),
+    }
+end
+
+--- Targets take turns. Each is warmed up for a second before.
+-- @param targets array of targets, each with a name, and if it wants to check
+--        more than the answers, with before() and after(result) of each run
+-- @return array of { name =, rate =, cpu_ns =, busy =, p99_us = } (lists of a
+--         number for each round)
+function _M.compare(plan, targets)
+    local rows = {}
+    for i, target in ipairs(targets) do
+        rows[i] = { name = target.name, rate = {}, cpu_ns = {}, busy = {}, p99_us = {} }
+        _M.once(plan, target, 1)
+    end
+    for round = 1, plan.wrk_rounds do
+        for i, target in ipairs(targets) do
+            if target.before then
+                target.before()
+            end
+            local result = _M.once(plan, target, plan.wrk_seconds)
+            if target.after then
+                target.after(result)
+            end
+            for name, list in pairs(rows[i]) do
+                if name ~= "name" then
+                    list[round] = result[name]
+                end
+            end
+        end
+    end
+    return rows
+end
+
+--- The row of a name, or nil.
+function _M.row(rows, name)
+    for _, row in ipairs(rows or {}) do
+        if row.name == name then
+            return row
+        end
+    end
+end
+
+return _M

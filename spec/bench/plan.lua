@@ -1,0 +1,22 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- How much is measured: all of it, or with QUICK=1 about a minute of it.
+
+local quick = (os.getenv("QUICK") or "") ~= ""
+
+return {
+    quick = quick,
+    sizes = quick and { 1000, 10000, 100000 } or { 1000, 10000, 100000, 1000000 },
+    core_rounds = quick and 2 or 3,     -- processes of c/bench/bench_cache.c
+    hit_rounds = quick and 3 or 5,
+    hit_seconds = quick and 0.05 or 0.1,
+    inserts = quick and 5000 or 20000,  -- in a round, in bulk; then singly
+    calls = quick and 2000 or 5000,     -- under callgrind
+    sharing_size = quick and 10000 or 100000,
+    wrk_rounds = quick and 2 or 5,
+    wrk_seconds = quick and 1 or 2,     -- wrk takes whole seconds
+    wrk_connections = 64,
+    records = quick and 20000 or 100000, -- in Redis, for misses
+    idle_seconds = quick and 3 or 6,    -- for beacons
+}
