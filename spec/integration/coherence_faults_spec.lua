@@ -42,6 +42,13 @@ describe("replica b", function()
         return observation.begin(a, fresh(), observers)
     end
 
+    -- Waits until the session is there again.
+    local function wait_until_written(seen)
+        wait_for(function()
+            return redis:cli("EXISTS mooring:session:" .. seen.id) == "1"
+        end, 10, "another version")
+    end
+
     -- All workers agree with Redis and answer from memory.
     local function assert_whole(id, url)
         b:listener(15)
@@ -126,6 +133,7 @@ describe("replica b", function()
     it("is right and whole again after Redis was restarted", function()
         local seen = observe()
         redis:restart()
+        wait_until_written(seen)
         assert_bounded(seen)
     end)
 
@@ -160,8 +168,25 @@ describe("replica b", function()
     it("is right and whole again after FLUSHALL", function()
         local seen = observe()
         redis:cli("FLUSHALL")
-        servers.nap(0.1)
+        wait_until_written(seen)
         assert_bounded(seen)
+    end)
+
+    it("is right and whole again after one worker has closed its storage", function()
+        local listener, other = b:listener()
+        local seen = observe { other }
+        assert.is_true(b:ask({ op = "close" }, listener).value)
+        for _ = 1, 3 do
+            assert.equal("closed", b:ask({ op = "resolve", id = seen.id }, listener).code)
+        end
+        wait_for(function() return b:listener() == other end)
+        local worst = seen:finish()
+        assert.is_true(worst <= LEASE + TURN, worst)
+        assert.is_nil(b:error_log():find("signal 11", 1, true))
+        servers.run { "kill", "-TERM", listener } -- for one with an open storage
+        wait_for(function() return b:worker_pids()[1] ~= listener
+                                   and b:worker_pids()[2] ~= listener
+                                   and #b:worker_pids() == 2 end)
     end)
 
     it("is right and whole again after Redis cut it off as a slow reader", function()
@@ -191,7 +216,7 @@ describe("replica b", function()
         local CHANGES = {
             ["DEL"] = { "not_found", "DEL mooring:session:ID" },
             ["UNLINK"] = { "not_found", "UNLINK mooring:session:ID" },
-            ["PEXPIRE"] = { "not_found", "PEXPIRE mooring:session:ID 50" },
+            ["PEXPIRE"] = { "not_found", "PEXPIRE mooring:session:ID 1" },
             ["SET"] = { "http://x:1", 'SET mooring:session:ID {"id":"ID","type":"mcp",'
                 .. '"created_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:00:00Z",'
                 .. '"metadata":{"backend_url":"http://x:1"}} PX 100000' },

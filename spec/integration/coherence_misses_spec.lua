@@ -185,6 +185,48 @@ describe("replica b", function()
         assert.same({}, counts)
     end)
 
+    for _, start in ipairs { "inside.start()", "" } do
+        it("is as good as cold, and leaves nothing behind, with lua_code_cache off "
+           .. (start == "" and "and no start()" or "and start()"), function()
+            local c = storage_app.start { url = redis.url, workers = 1, name = "uncached",
+                http = "lua_code_cache off;", start = start, listening = false,
+                log_level = "error" }
+            finally(function() c:stop() end)
+            local timers
+            for i = 1, 15 do
+                assert.is_true(c:ask({ op = "store", id = "k", url = "http://x:" .. i }).value)
+                assert.equal("http://x:" .. i, c:ask({ op = "resolve", id = "k" }).value)
+                if i == 5 then
+                    timers = c:ask({ op = "timers" }).value
+                end
+            end
+            wait_for(function()
+                local now = c:ask({ op = "timers" }).value
+                return now <= timers, now .. " timers, not " .. timers
+            end, 2)
+            assert.equal("", c:error_log():gsub("[^\n]*lua_code_cache is off[^\n]*\n", ""))
+        end)
+    end
+
+    it("hits a session whose max_lifetime is too near to renew it", function()
+        local c = storage_app.start { url = redis.url, workers = 1, name = "lifetime",
+                                      redis = "max_lifetime = 100" }
+        finally(function() c:stop() end)
+        c:ask { op = "store", id = "lifetime", url = "http://x:1" }
+        c:wait_for_hit("lifetime", c:worker_pids()[1])
+        assert.equal(100, c:ask({ op = "use", id = "lifetime", n = 100 }).hits)
+        assert.equal(0, c:stats().remote.renewals)
+    end)
+
+    it("listens from the second request on, without start()", function()
+        local c = storage_app.start { url = redis.url, workers = 1, name = "unstarted",
+                                      start = "", listening = false }
+        finally(function() c:stop() end)
+        a:ask { op = "store", id = "unstarted", url = "http://x:1" }
+        c:wait_for_hit("unstarted", c:worker_pids()[1])
+        assert.is_true(c:stats().coherence.coherent)
+    end)
+
     describe("when a session it holds is changed elsewhere", function()
         it("reads it once more, and the next use is a hit", function()
             local id = warm(1) .. 1

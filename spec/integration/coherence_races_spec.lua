@@ -141,7 +141,8 @@ describe("replica b", function()
             a:ask { op = "delete", id = id } -- and nobody hears
             proxy:ask { op = "release", kind = "listener" }
             wait_for(function()
-                return redis:cli("CLIENT LIST TYPE pubsub"):find("addr.-addr")
+                local _, n = redis:cli("CLIENT LIST TYPE pubsub"):gsub("name=", "")
+                return n == 2, n
             end, 5, "the listeners of a and b")
             proxy:ask "release"
             assert.equal(OLD, fetched().value)

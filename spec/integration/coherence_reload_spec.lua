@@ -119,6 +119,42 @@ describe("a reload", function()
         assert.equal("http://v:" .. version, b:ask({ op = "resolve", id = "k" }).value)
     end)
 
+    -- The new listener is there, and what was pushed to the old one before that is
+    -- not read.
+    for how, signal in pairs { ["dies"] = "KILL", ["has to give up"] = "CONT" } do
+        it("forgets all when the old listener " .. how .. " with messages unread", function()
+            local proxy = servers.node("spec/fixtures/redis_proxy.mjs",
+                                       { "--upstream=" .. redis.port })
+            local c = storage_app.start { url = "redis://127.0.0.1:" .. proxy.port, name = "c" }
+            finally(function()
+                c:stop()
+                proxy:stop()
+            end)
+            local listener = c:listener()
+            a:ask { op = "store", id = "u", url = "http://old:1" }
+            c:wait_for_hit("u", listener)
+            local before = c:stats(listener)["local"].epoch
+            proxy:ask { op = "hold", kind = "listener", dir = "down", only = "now" }
+            a:ask { op = "store", id = "u", url = "http://new:1" }
+            local changed = servers.now()
+            c:reload()
+            wait_for(function() -- those of a, b, and the two of c
+                local _, n = redis:cli("CLIENT LIST TYPE pubsub"):gsub("name=", "")
+                return n == 4, n
+            end, 5, "the new listener")
+            servers.run { "kill", "-" .. signal, listener }
+            for _, pid in ipairs(c:worker_pids()) do
+                wait_for(function()
+                    return c:ask({ op = "resolve", id = "u" }, pid).value == "http://new:1"
+                end, 2 + TURN / 1000, "the new binding")
+            end
+            assert.is_true(servers.now() - changed < 2 + 2 * TURN / 1000)
+            c:listener(5)
+            assert.equal("http://new:1", c:ask({ op = "resolve", id = "u" }).value)
+            assert.is_true(c:stats()["local"].epoch > before)
+        end)
+    end
+
     it("is survived by the coherence when the old listener cannot hand over", function()
         for _, signal in ipairs { "STOP", "KILL" } do
             local listener, other = b:listener()

@@ -13,27 +13,29 @@
  *     +-------------+
  *        ^ hit: the assertion
  *
- * After a store or delete is acknowledged on replica B, replica A serves the old
- * binding from its local tier for less than a coherence_lease; after one that A
- * has acknowledged itself, not at all. B can do nothing to A but write to Redis,
- * whatever state its own tier, token or listener is in. So B, and any number
- * more, are the process `others`, which writes whenever it likes, and A is here
- * in full. What is shown for A is shown for B.
+ * After a store or delete is acknowledged on replica B, replica A serves the
+ * old binding from its local tier for less than a coherence_lease; after one
+ * that A has acknowledged itself, not at all. B can do nothing to A but write
+ * to Redis, whatever state its own tier, tokens and listener are in. So B, and
+ * any number more, are the process `others`, which writes whenever it likes,
+ * and A is here in full. What is shown for A is shown for B.
  *
- * Redis is no process: a command is executed in the step of whoever sent it that
- * is marked "at Redis". It executes one command at a time and pushes to each
- * connection in that order. (In fact it merges the messages of one turn of its
- * event loop, those of beacons first. That is the run in which the beacons were
- * executed first, and nobody is told of a write before the turn is over.)
+ * Redis is no process: it executes a command in the step of the sender that
+ * says so, one at a time, and pushes to each connection in that order. (In fact
+ * it merges the messages of one turn of its event loop, those of beacons first.
+ * That is the run in which the beacons were executed first, and nobody is told
+ * of a write before the turn is over.) Each d_step is one step; between two any
+ * time may pass and anybody may come.
  *
- * Left out: values, TTL and renewal (see tier.pml); FLUSHALL and huge messages,
- * which bump the epoch; serve_stale; local_ttl without push; the lock, under
- * which a put and a removal are one step each; the joining of fetches; other
- * data connections that lead to another server. LEASE ticks, UNREAD messages in
- * a socket and BEACONS beacons under way are the only bounds.
+ * The only bounds are LEASE (ticks), UNREAD (messages in a socket), BEACONS
+ * (under way) and SERVERS. With two of these a connection may lead to either,
+ * and what is read from one has to be right by its own writes. Left out: FLUSHALL and huge messages, which bump the epoch; TTL,
+ * renewal and expiry, which are changes like others; serve_stale; local_ttl,
+ * where nothing is pushed; joined fetches; the lock, under which a put and a
+ * removal are one step each.
  *
  *     spec/model/run              all of it
- *     spec/model/run trail NAME   the run in which BUG_NAME breaks the promise */
+ *     spec/model/run trail NAME   how BUG_NAME breaks the promise */
 #define LISTENERS 1
 #include "tier.pml"
 #include "listener.pml"
@@ -64,9 +66,24 @@ proctype listener() {
        }
 #endif
     /* the life of the connection */
-    :: d_step { conn[0] == NOTHING -> connect(0, false) }
+    :: d_step { conn[0] == NOTHING -> connect(0, false, 0) }
+#if SERVERS > 1
+    :: d_step { conn[0] == NOTHING -> connect(0, false, 1) }
+    :: d_step { conn[0] == CONNECTED ->
+                note_server(leads_to[0]); conn[0] = ASKED }
+#endif
     :: d_step { conn[0] != NOTHING -> lost(0) }
     od
+}
+
+inline execute_own(at) {
+    printf("write: Redis %d executes it\n", at);
+    execute_write(at);
+    entry_undone = (entry || unchanged) && entry_from == at;
+    reply_undone = reply && reply_from == at;
+    own = own_valid;
+    own_from = (own_valid -> at : 0);
+    unacknowledged = true
 }
 
 /* A store, or a delete, which keeps nothing (routing_storage.lua). That it also
@@ -82,19 +99,17 @@ proctype writer() {
            printf("write: takes a token, sends it\n");
            own_valid = true
        };
-       d_step {
-           printf("write: Redis executes it\n");
-           execute_write();
-           entry_undone = entry || unchanged;
-           reply_undone = reply;
-           own = own_valid;
-           unacknowledged = true
-       };
+       if
+       :: d_step { execute_own(0) }
+#if SERVERS > 1
+       :: d_step { execute_own(1) }
+#endif
+       fi;
        if
        :: d_step { /* PUT_TOKEN + PUT_BUMP */
-              own ->
+              own && may_keep(own_from) ->
               printf("write: keeps what it has written\n");
-              put(own_stale, false);
+              put(own_stale, own_from, false);
 #ifndef BUG_NO_BUMP
               bump_stripe();
 #endif
@@ -159,7 +174,11 @@ init {
         run listener();
         run fetcher();
         run writer();
-        run others();
+        run others(0);
+#if SERVERS > 1
+        run others(1);
+        run elsewhere();
+#endif
         run hit();
         run ticks()
     }

@@ -5,8 +5,8 @@
  * (coherence.lua). Who listens, and when, is with those who include this.
  *
  *     NOTHING --connect--> ASKED --at Redis--> SUBSCRIBED --confirmed--> LIVE
- *        ^               CLIENT TRACKING,        pushes from here on      |
- *        |               SUBSCRIBE                                        |
+ *        ^   (CONNECTED:  CLIENT TRACKING,       pushes from here on      |
+ *        |    INFO)       SUBSCRIBE                                       |
  *        '-------- lost: noticed, or given up, at any later time ---------'
  *
  * A connection is *cut* without the listener being told: it broke, or its
@@ -16,7 +16,8 @@
  * does with slow readers.
  *
  * A beacon is queued (its age begins to count), executed by Redis at any later
- * time, and pushed by its number. A number is used again only when its message
+ * time, and pushed by its number; when the data connection leads to another
+ * server, it is as if it was never executed. A number is used again only when its message
  * has arrived: that is what the ring of coherence.lua is for, which is longer
  * than the patience of is_silent(). Here it is BEACONS long, and nothing but a
  * beacon touches its key: no expiry, no eviction. */
@@ -29,11 +30,12 @@
 #endif
 #define CHANGE BEACONS /* the message about the session; 0 ..: of a beacon */
 
-mtype = { NOTHING, ASKED, SUBSCRIBED, LIVE };
+mtype = { NOTHING, CONNECTED, ASKED, SUBSCRIBED, LIVE };
 
 mtype conn[LISTENERS] = NOTHING;
 bool pushes[LISTENERS];    /* Redis pushes to this connection */
 chan pushed[LISTENERS] = [UNREAD] of { byte };
+bit leads_to[LISTENERS];   /* the server it leads to */
 bool inherited[LISTENERS]; /* another listener is alive and will hand over */
 
 #define reads(l, message) (conn[l] == LIVE && pushed[l]?[message])
@@ -52,10 +54,17 @@ inline push(l, message) {
     fi
 }
 
+inline push_change_to(l, from) {
+    if
+    :: leads_to[l] == from -> push(l, CHANGE)
+    :: else
+    fi
+}
+
 #if LISTENERS == 1
-#define push_change() push(0, CHANGE)
+#define push_change(from) push_change_to(0, from)
 #else
-#define push_change() push(0, CHANGE); push(1, CHANGE)
+#define push_change(from) push_change_to(0, from); push_change_to(1, from)
 #endif
 
 inline execute_beacon(l, n) {
@@ -98,13 +107,18 @@ proctype network(byte l) {
 /* -------------------------------------------------------- the connection -- */
 
 /* connected() */
-inline connect(l, by_inheritance) {
-    printf("listener %d: connects\n", l);
+inline connect(l, by_inheritance, to) {
+    printf("listener %d: connects to Redis %d\n", l, to);
     inherited[l] = by_inheritance;
+    leads_to[l] = to;
 #ifdef BUG_EPOCH_BEFORE_SUBSCRIBE
     bump_epoch();
 #endif
+#if SERVERS > 1
+    conn[l] = CONNECTED /* and has asked for the run_id */
+#else
     conn[l] = ASKED
+#endif
 }
 
 /* confirmed(): what was filled before is not covered by this connection. */
@@ -125,6 +139,7 @@ inline forget_beacon(l, n) {
 }
 
 inline forget_connection(l) {
+    printf("listener %d: gives its connection up\n", l);
     do
     :: len(pushed[l]) > 0 -> pushed[l]?_
     :: else -> break
@@ -134,12 +149,12 @@ inline forget_connection(l) {
     forget_beacon(l, 1);
 #endif
     pushes[l] = false;
+    leads_to[l] = 0;
     conn[l] = NOTHING
 }
 
-/* lost() */
+/* lost(); retired() is forget_connection() alone */
 inline lost(l) {
-    printf("listener %d: gives its connection up\n", l);
 #ifndef SPARE_LEASE_OF_LOST
     if
     :: conn[l] == LIVE && !inherited[l] -> lease = 0
@@ -150,12 +165,21 @@ inline lost(l) {
 }
 
 
-/* --------------------------------------------------------------- messages -- */
+/* -------------------------------------------------- beacons and messages -- */
+
+/* is_astray(): who is ends his connection before he reads another beacon */
+#define is_astray(l) (leads_to[l] != server)
 
 #ifdef BUG_BEACON_KEY_REUSED
-#define may_send(l, n) (conn[l] == LIVE && !queued[beacon(l, n)])
+#define is_free(l, n) (!queued[beacon(l, n)])
 #else
-#define may_send(l, n) (conn[l] == LIVE && age[beacon(l, n)] == 0)
+#define is_free(l, n) (age[beacon(l, n)] == 0)
+#endif
+
+#ifdef BUG_BEACON_OF_ASTRAY
+#define may_send(l, n) (conn[l] == LIVE && is_free(l, n))
+#else
+#define may_send(l, n) (conn[l] == LIVE && is_free(l, n) && !is_astray(l))
 #endif
 
 inline send_beacon(l, n) {

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * takeover.pml - two workers of one replica that hand the listener to each
- * other (coherence/worker.lua, election.lua, the election of c/coherence.c), for
+ * other (coherence/worker.lua, coherence/election.lua, c/coherence.c), for
  * ever: the one that has left comes back as a new worker.
  *
  *     contender --claim: nobody, or one thought dead--> owner --> leaving
@@ -12,10 +12,10 @@
  *                                                granted         beacon first
  *
  * A successor has a connection of its own from the start. Until it is granted
- * the listener, its beacons bring no lease and its confirmed connection bumps no
- * epoch: what was pushed before that is still unread at the old owner. Any owner
- * may be thought dead at any time (it is late with its beat) and go on reading,
- * and bringing leases, until it notices; any worker may be killed.
+ * the listener it sends no beacons, and its confirmed connection bumps no
+ * epoch: what was pushed before that is still unread at the old owner. Any
+ * owner may be thought dead at any time (it is late with its beat) and go on
+ * reading, and bringing leases, until it notices; any worker may be killed.
  *
  * The rest is as in coherence.pml, with fewer steps: an invalidation and a hit
  * are one each here, and nobody writes on this replica. */
@@ -71,10 +71,10 @@ inline leave(l) {
 #define may_succeed() \
     (leaving != NOBODY && leaving == owner && successor == NOBODY)
 
-inline succeed(l) {
+inline succeed(l, to) {
     printf("listener %d: becomes the successor\n", l);
     successor = l;
-    connect(l, true)
+    connect(l, true, to)
 }
 
 inline be_ready(l) {
@@ -84,6 +84,12 @@ inline be_ready(l) {
 
 #define has_successor(l) \
     (owner == l && ready != NOBODY && ready == successor)
+
+#ifdef BUG_HAND_OVER_ASTRAY
+#define may_begin(l) (conn[l] == LIVE && is_free(l, 0))
+#else
+#define may_begin(l) may_send(l, 0)
+#endif
 
 inline begin_hand_over(l) {
     printf("listener %d: begins to hand over\n", l);
@@ -127,9 +133,12 @@ inline granted(l) {
 /* ---------------------------------------------------------- one listener -- */
 
 /* The end of serve(): a successor, and who is leaving, gives up; an owner will
- * connect again; who has handed over, or is not believed to live, is gone. */
+ * connect again; who has handed over, or is not the owner any more, is gone. */
 inline end(l) {
-    lost(l);
+    if
+    :: owner == l -> lost(l)
+    :: else -> forget_connection(l)
+    fi;
     if
     :: inherited[l] || leaving == l -> resign(l)
     :: else
@@ -166,9 +175,16 @@ proctype listener(byte me) {
     do
     /* look() */
     :: d_step { conn[me] == NOTHING && owner != me -> claim(me) }
-    :: d_step { conn[me] == NOTHING && owner == me -> connect(me, false) }
+    :: d_step { conn[me] == NOTHING && owner == me -> connect(me, false, 0) }
     :: d_step { conn[me] == NOTHING && owner != me && may_succeed() ->
-                succeed(me) }
+                succeed(me, 0) }
+#if SERVERS > 1
+    :: d_step { conn[me] == NOTHING && owner == me -> connect(me, false, 1) }
+    :: d_step { conn[me] == NOTHING && owner != me && may_succeed() ->
+                succeed(me, 1) }
+    :: d_step { conn[me] == CONNECTED ->
+                note_server(leads_to[me]); conn[me] = ASKED }
+#endif
     /* reader */
     :: d_step { conn[me] == SUBSCRIBED -> confirmed(me) }
     :: d_step { reads(me, CHANGE) -> change_arrived(me);
@@ -177,9 +193,10 @@ proctype listener(byte me) {
     /* keeper: an owner, one who leaves, a successor */
     :: d_step { owner == me && !inherited[me] && may_send(me, 0) ->
                 send_beacon(me, 0) }
-    :: d_step { owner == me && !inherited[me] && leaving != me -> leave(me) }
+    :: d_step { owner == me && !inherited[me] && conn[me] == LIVE &&
+                leaving != me -> leave(me) }
     :: d_step { leaving == me && has_successor(me) && !handing_over[me] &&
-                may_send(me, 0) -> begin_hand_over(me) }
+                may_begin(me) -> begin_hand_over(me) }
     :: d_step { handing_over[me] && has_arrived(me) -> grant(me) }
     :: d_step { conn[me] == LIVE && successor == me && ready != me ->
                 be_ready(me) }
@@ -208,7 +225,11 @@ init {
         run listener(0);
         run listener(1);
         run fetcher();
-        run others();
+        run others(0);
+#if SERVERS > 1
+        run others(1);
+        run elsewhere();
+#endif
         run hit();
         run ticks()
     }

@@ -13,8 +13,8 @@
  * counters wrap after 2^32 bumps is not in the model.)
  *
  * No values and no clock, but ages. What a copy is worth is its *staleness*: 0
- * while it is what Redis has (a session, or that there is none: negative answers
- * are fills too), else 1 + the ticks since Redis executed the write that
+ * while it is what Redis has (a session, or that there is none: a negative
+ * answer is a fill too), else 1 + the ticks since Redis executed the write that
  * replaced it, and at most TOO_OLD. In the same way `lease` is what is left of
  * coherent_until, and a beacon has the age of its queueing. */
 
@@ -24,6 +24,14 @@
 #define TOO_OLD (LEASE + 1)
 
 byte lease; /* hits are believed while this is not 0 */
+
+/* The server that the last connection was found to lead to. With SERVERS == 2
+ * connections of the replica may lead to either of two: each is written to, and
+ * pushes, without the other. */
+#ifndef SERVERS
+#define SERVERS 1
+#endif
+bit server;
 
 /* Is there an entry with entry.epoch == region.epoch? One of an earlier epoch,
  * or a doubted one, is no hit, and not followed. */
@@ -39,19 +47,21 @@ bool fetch_valid, own_valid;
  * this replica has written. */
 bool reply, own;
 
-/* Only the property looks at the rest: how stale the copies are; whether this
+/* Only the property looks at the rest: how stale copies are, by what the server
+ * has that they were read from; whether this
  * replica itself has written since they were current; and whether it has still
  * to tell its caller so. */
 byte entry_stale, reply_stale, own_stale;
+bit entry_from, reply_from, own_from; /* the server that it was read from */
 bool entry_undone, reply_undone;
 bool unacknowledged;
 
 
-/* ----------------------------------------------------- copies come and go -- */
+/* ---------------------------------------------------- copies come and go -- */
 
 inline forget_entry() {
     if
-    :: !unchanged -> entry_stale = 0; entry_undone = false
+    :: !unchanged -> entry_stale = 0; entry_from = 0; entry_undone = false
     :: else /* the hit has it in hand */
     fi;
     entry = false
@@ -60,23 +70,26 @@ inline forget_entry() {
 inline forget_reply() {
     reply = false;
     reply_stale = 0;
+    reply_from = 0;
     reply_undone = false
 }
 
 inline forget_own() {
     own = false;
+    own_from = 0;
     own_stale = 0
 }
 
-inline put(stale, undone) {
+inline put(stale, from, undone) {
     unchanged = false;
     entry_stale = stale;
+    entry_from = from;
     entry_undone = undone;
     entry = true
 }
 
 
-/* ---------------------------------------------------------------- changes -- */
+/* --------------------------------------------------------------- changes -- */
 
 inline invalidate_tokens() {
     fetch_valid = false;
@@ -117,7 +130,16 @@ inline invalidate() {
 }
 
 
-/* ------------------------------------------------------------------- ages -- */
+/* mr_cache_set_server(); as a single step, what is between is nanoseconds. */
+inline note_server(found) {
+    if
+    :: server != found -> server = found; bump_epoch(); lease = 0
+    :: else
+    fi
+}
+
+
+/* ------------------------------------------------------------------ ages -- */
 
 inline supersede(exists, stale) {
     if
