@@ -68,15 +68,21 @@ double mr_cache_server(mr_cache *c) {
     return mr_double_of(atomic_load(&c->region->server));
 }
 
+/* Bumped on both sides of the change: a fill that saw the old server is over
+ * by the second one, a hit that saw it is by the first. */
 int mr_cache_set_server(mr_cache *c, double server) {
-    double was =
-        mr_double_of(atomic_exchange(&c->region->server, mr_bits_of(server)));
+    double was = mr_cache_server(c);
 
-    if (was == 0 || was == server)
+    if (was == server)
         return 0;
-    mr_cache_bump_epoch(c);
-    mr_cache_set_lease(c, 0);
-    return 1;
+    if (was != 0) {
+        mr_cache_bump_epoch(c);
+        mr_cache_set_lease(c, 0);
+    }
+    atomic_store(&c->region->server, mr_bits_of(server));
+    if (was != 0)
+        mr_cache_bump_epoch(c);
+    return was != 0;
 }
 
 static int swap(_Atomic uint64_t *at, double from, double to) {
@@ -143,18 +149,21 @@ int mr_listener_ready(mr_cache *c, double self) {
     return 1;
 }
 
-int mr_listener_has_successor(mr_cache *c, double self) {
+double mr_listener_ready_successor(mr_cache *c, double self) {
     double ready = number(&c->region->listener_ready);
 
-    return mr_listener_is_owner(c, self) && ready != 0 &&
-           ready == number(&c->region->listener_successor);
+    if (!mr_listener_is_owner(c, self) ||
+        ready != number(&c->region->listener_successor))
+        return 0;
+    return ready;
 }
 
-int mr_listener_grant(mr_cache *c, double self, double now) {
+int mr_listener_grant(mr_cache *c, double self, double successor, double now) {
     mr_region *r = c->region;
-    double successor = number(&r->listener_successor);
 
-    if (!mr_listener_has_successor(c, self))
+    /* Not to one that has come since: it may have begun to listen after what
+     * the owner has read up to. */
+    if (successor == 0 || mr_listener_ready_successor(c, self) != successor)
         return 0;
     atomic_store(&r->listener_beat, mr_bits_of(now));
     if (!swap(&r->listener_owner, self, successor))

@@ -271,8 +271,8 @@ MR_API void mr_cache_instance(mr_cache *c, char out[17]);
  * succeed  the owner is leaving, and self is the first to offer itself
  * is_successor  no other owner has come between
  * ready    the successor listens
- * has_successor  asked by the owner: is there one that listens?
- * grant    the owner makes the successor that listens the owner
+ * ready_successor  asked by the owner: the number of the one that listens, or 0
+ * grant    the owner makes that one the owner, if it still is the successor
  * is_owner
  * resign   the owner, or the successor, is no more */
 MR_API int mr_listener_claim(mr_cache *c, double self, double now,
@@ -282,8 +282,9 @@ MR_API int mr_listener_leave(mr_cache *c, double self);
 MR_API int mr_listener_succeed(mr_cache *c, double self);
 MR_API int mr_listener_is_successor(mr_cache *c, double self);
 MR_API int mr_listener_ready(mr_cache *c, double self);
-MR_API int mr_listener_has_successor(mr_cache *c, double self);
-MR_API int mr_listener_grant(mr_cache *c, double self, double now);
+MR_API double mr_listener_ready_successor(mr_cache *c, double self);
+MR_API int mr_listener_grant(mr_cache *c, double self, double successor,
+                             double now);
 MR_API int mr_listener_is_owner(mr_cache *c, double self);
 MR_API void mr_listener_resign(mr_cache *c, double self);
 

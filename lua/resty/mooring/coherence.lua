@@ -420,7 +420,8 @@ end
 -- @return the key of the beacon, or nil
 function _M.beacon(self, always)
     local now = clock()
-    if self.state ~= "live" or not always and not is_due(self, now)
+    if self.state ~= "live" or self:is_astray()
+       or not always and not is_due(self, now)
        or self.beacons - self.proved >= RING
     then
         return nil
@@ -467,8 +468,10 @@ end
 -- @return string for the operator
 function _M.refused(self, err)
     if not self.closed and not self.cache:is_unleased() then
+        -- On both sides: a copy that is filled meanwhile counts on a lease.
         self.cache:bump_epoch()
         self.cache:set_lease(self.cache.NEVER)
+        self.cache:bump_epoch()
     end
     return "Redis does not push changes to us (" .. err .. "), so copies are "
            .. "believed for local_ttl only: it has to be version 6 or later, "

@@ -46,13 +46,15 @@ function _M.ready(cache, token)
 end
 
 
-function _M.has_successor(cache, token)
-    return C.mr_listener_has_successor(cache.handle, token) == 1
+-- The token of the successor that listens, or nil.
+function _M.ready_successor(cache, token)
+    local successor = C.mr_listener_ready_successor(cache.handle, token)
+    return successor ~= 0 and successor or nil
 end
 
 
-function _M.grant(cache, token)
-    return C.mr_listener_grant(cache.handle, token, clock()) == 1
+function _M.grant(cache, token, successor)
+    return C.mr_listener_grant(cache.handle, token, successor, clock()) == 1
 end
 
 

@@ -34,7 +34,7 @@ local _M = {}
 local mt = { __index = _M }
 
 local OK, TIMED_OUT = 0, -11
-local RETRY, RETRY_REFUSED = 1000, 30000 -- ms
+local RETRY, RETRY_REFUSED = 250, 30000 -- ms
 local SEND = 50   -- ms for a few bytes to a kernel that has just accepted
 local NO_WAIT = 0 -- a deadline long past
 
@@ -80,24 +80,26 @@ local function close(self)
 end
 
 
+-- Once, until a connection has listened again.
 local function complain(self, err, refused)
     if refused then
         err = self.coherence:refused(err)
-        if not self.complained then
-            self.complained = true
-            log.err(err)
-        end
-    else
-        self.complained = false
-        log.warn_limited("listener", "lost the listener connection: ", err)
+    end
+    if not self.complained then
+        self.complained = true
+        local say = refused and log.err or log.warn
+        say(refused and err or "believes no copy until it hears of changes "
+                               .. "again: " .. err)
     end
 end
 
 
 local function drop(self, err, refused)
+    local listened = self.coherence.state == "live" and not refused
     close(self)
     self.coherence:lost()
     self.retry_at = clock() + (refused and RETRY_REFUSED or RETRY)
+    self.complained = self.complained and not listened
     complain(self, err, refused)
 end
 

@@ -135,11 +135,11 @@ end
 
 -- A successor has its subscription confirmed: read up to a beacon written after
 -- that, then hand over.
-local function hand_over(self, deadline)
+local function hand_over(self, successor, deadline)
     local key = self.coherence:beacon(true)
     while key do
         if self.coherence:has_arrived(key) then
-            return election.grant(self.cache, self.token)
+            return election.grant(self.cache, self.token, successor)
         elseif not stay(self, deadline) then
             return false
         end
@@ -158,9 +158,8 @@ local function leave(self)
     end
     repeat
         self.coherence:beacon()
-        if election.has_successor(cache, self.token)
-           and hand_over(self, deadline)
-        then
+        local successor = election.ready_successor(cache, self.token)
+        if successor and hand_over(self, successor, deadline) then
             return true
         end
     until not stay(self, deadline)
@@ -270,9 +269,8 @@ local function complain(self, err, refused)
             self.complained = true
             log.err(err)
         end
-    elseif err then
-        self.complained = false
-        log.warn_limited("listener", "lost the listener connection: ", err)
+    elseif err and self.attempts == 0 then
+        log.warn("believes no copy until it hears of changes again: ", err)
     end
 end
 
@@ -300,7 +298,7 @@ local function connect_and_serve(self)
     err, refused, mine = serve(self, link)
     link:close()
     if clock() - since > STEADY then
-        self.attempts = 0
+        self.attempts, self.complained = 0, false
     end
     return err, refused, mine
 end
