@@ -76,6 +76,9 @@ $(BUILD)/test/%: c/test/%.c $(wildcard c/test/*.h) $(TEST_OBJECTS) | $(BUILD)/te
 	$(Q)$(CC) $(MR_CFLAGS) $(CPPFLAGS) $(CFLAGS) -Ic -o $@ $< $(TEST_OBJECTS) \
 	    $(LDFLAGS) $(MR_LIBS) -lcmocka
 
+# Objects of the tests stay, for the next run.
+.SECONDARY: $(TEST_OBJECTS)
+
 .PHONY: c-tests
 c-tests: $(C_TESTS)
 

@@ -238,7 +238,9 @@ describe("a replica whose Redis", function()
         start()
         warm(50)
         b:ask { op = "store", id = "cold", url = "http://x:1" }
-        servers.nap(2.2) -- for all keys of beacons to be there
+        wait_for(function() -- all keys of the ring of beacons are there
+            return redis:command_counts().pexpire
+        end, 10)
         redis:cli("CONFIG SET maxmemory 1")
         assert.equal("unavailable", b:ask({ op = "create", id = "new" }).code)
         for _ = 1, 3 do

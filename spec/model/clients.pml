@@ -71,6 +71,7 @@ proctype fetcher() {
     od
 }
 
+#if SERVERS > 1
 /* The data connections of other workers, which lead wherever they do. */
 proctype elsewhere() {
     bit found;
@@ -83,6 +84,7 @@ proctype elsewhere() {
        }
     od
 }
+#endif
 
 /* A hit takes no time: that is the event-loop turn of the promise. */
 proctype ticks() {

@@ -29,10 +29,11 @@
  *
  * The only bounds are LEASE (ticks), UNREAD (messages in a socket), BEACONS
  * (under way) and SERVERS. With two of these a connection may lead to either,
- * and what is read from one has to be right by its own writes. Left out: FLUSHALL and huge messages, which bump the epoch; TTL,
- * renewal and expiry, which are changes like others; serve_stale; local_ttl,
- * where nothing is pushed; joined fetches; the lock, under which a put and a
- * removal are one step each.
+ * and what is read from one has to be right by its own writes. Left out:
+ * FLUSHALL and huge messages, which bump the epoch; TTL, renewal and expiry,
+ * which are changes like others; serve_stale; local_ttl, where nothing is
+ * pushed; joined fetches; the lock, under which a put and a removal are one
+ * step each.
  *
  *     spec/model/run              all of it
  *     spec/model/run trail NAME   how BUG_NAME breaks the promise */

@@ -17,10 +17,10 @@
  *
  * A beacon is queued (its age begins to count), executed by Redis at any later
  * time, and pushed by its number; when the data connection leads to another
- * server, it is as if it was never executed. A number is used again only when its message
- * has arrived: that is what the ring of coherence.lua is for, which is longer
- * than the patience of is_silent(). Here it is BEACONS long, and nothing but a
- * beacon touches its key: no expiry, no eviction. */
+ * server, it is as if it was never executed. A number is used again only when
+ * its message has arrived: that is what the ring of coherence.lua is for, which
+ * is longer than the patience of is_silent(). Here it is BEACONS long, and
+ * nothing but a beacon touches its key: no expiry, no eviction. */
 
 #ifndef UNREAD
 #define UNREAD 2 /* messages in a socket */

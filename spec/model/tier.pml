@@ -48,9 +48,8 @@ bool fetch_valid, own_valid;
 bool reply, own;
 
 /* Only the property looks at the rest: how stale copies are, by what the server
- * has that they were read from; whether this
- * replica itself has written since they were current; and whether it has still
- * to tell its caller so. */
+ * has that they were read from; whether this replica itself has written since
+ * they were current; and whether it has still to tell its caller so. */
 byte entry_stale, reply_stale, own_stale;
 bit entry_from, reply_from, own_from; /* the server that it was read from */
 bool entry_undone, reply_undone;
