@@ -14,7 +14,7 @@ local _M = {}
 local mt = { __index = _M }
 
 local WORKERS = 2
-local PREPARING = 180 -- seconds, at most
+local PREPARING = 300 -- seconds, at most
 local HEAD_START = 15 -- ms, for a command to reach both workers
 
 local CONF = [[

@@ -56,26 +56,51 @@ local function measure_once(plan, server, get, pattern, processes)
     return cpu / processes, wall / processes, fetched
 end
 
-local function measure_lookups(plan, all, size, results)
+-- The row of a table in results that has these fields; made when there is none.
+local function row_of(list, fields, lists)
+    for _, row in ipairs(list) do
+        local same = true
+        for name, value in pairs(fields) do
+            same = same and row[name] == value
+        end
+        if same then
+            return row
+        end
+    end
+    for _, name in ipairs(lists) do
+        fields[name] = {}
+    end
+    list[#list + 1] = fields
+    return fields
+end
+
+local function add(list, value)
+    list[#list + 1] = value
+end
+
+local function lookup_rows(results, size, pattern, processes)
+    local rows = {}
+    for i, lookup in ipairs(LOOKUPS) do
+        rows[i] = row_of(results.lookups, { contender = lookup[1], get = lookup[2], size = size,
+            pattern = pattern, processes = processes }, { "ns", "wall_ns", "fetched" })
+    end
+    return rows
+end
+
+local function measure_lookups(plan, all, size, rounds, results)
     for processes = 1, 2 do
         for _, pattern in ipairs(PATTERNS) do
-            local rows = {}
-            for i, lookup in ipairs(LOOKUPS) do
-                rows[i] = { contender = lookup[1], get = lookup[2], size = size,
-                            pattern = pattern, processes = processes, ns = {}, wall_ns = {},
-                            fetched = 0 }
-                results.lookups[#results.lookups + 1] = rows[i]
-            end
-            for round = 0, plan.hit_rounds do -- round 0 warms up
+            local rows = lookup_rows(results, size, pattern, processes)
+            for round = 0, rounds do -- round 0 warms up
                 for _, row in ipairs(rows) do
                     local cpu, wall, fetched = measure_once(plan, all[row.contender], row.get,
                         pattern, processes)
-                    row.ns[round], row.wall_ns[round] = cpu, wall
-                    row.fetched = row.fetched + fetched
+                    if round > 0 then
+                        add(row.ns, cpu)
+                        add(row.wall_ns, wall)
+                        add(row.fetched, fetched)
+                    end
                 end
-            end
-            for _, row in ipairs(rows) do
-                row.ns[0], row.wall_ns[0] = nil, nil
             end
         end
     end
@@ -85,80 +110,89 @@ local function measure_compiled(all, size, results)
     for _, lookup in ipairs(LOOKUPS) do
         local answer = all[lookup[1]]:ask({ { what = "compiled", get = lookup[2],
             pattern = "uniform", blocks = BLOCKS } })[1]
-        results.compiled[#results.compiled + 1] = {
-            contender = lookup[1], get = lookup[2], size = size,
-            aborts = answer.aborts, bytes = answer.bytes,
-        }
-    end
-end
-
--- What the contents take of the heap of a worker, before and after all of the
--- look-ups.
-local function measure_heap(all, size, results)
-    for name, server in pairs(all) do
-        results.heap[#results.heap + 1] = {
-            contender = name, size = size,
-            per_entry = server.answers[1].heap / size, flat = server.flat,
-        }
-    end
-end
-
-local function heap_growth(server, before)
-    return server:ask({ { what = "heap" } })[1].bytes - before
-end
-
-local function measure_inserts(plan, all, size, results)
-    local rows = {}
-    for i, name in ipairs(INSERTS) do
-        rows[i] = { contender = name, size = size, ns = {}, max_ns = {} }
-        results.inserts[#results.inserts + 1] = rows[i]
-    end
-    for round = 1, plan.hit_rounds do
-        for _, row in ipairs(rows) do
-            local answer = all[row.contender]:ask({ { what = "insert", n = plan.inserts,
-                round = round } })[1]
-            row.ns[round], row.max_ns[round] = answer.cpu_ns, answer.max_cpu_ns
+        local row = row_of(results.compiled, { contender = lookup[1], get = lookup[2],
+            size = size }, { "aborts", "bytes" })
+        add(row.bytes, answer.bytes)
+        for _, reason in ipairs(answer.aborts) do
+            add(row.aborts, reason)
         end
     end
 end
 
-local function run_size(plan, channel, size, results)
-    local all = start_all(channel, size)
-    -- The orders and loops have to be there before the heap is looked at.
+local function heap_now(server)
+    return server:ask({ { what = "heap" } })[1].bytes
+end
+
+-- What the contents take of the heap of a worker, and what all of the look-ups
+-- have added to it.
+local function note_heaps(all, before, size, results)
+    for name, server in pairs(all) do
+        local row = row_of(results.heap, { contender = name, size = size },
+            { "per_entry", "grown" })
+        add(row.per_entry, server.answers[1].heap / size)
+        add(row.grown, heap_now(server) - before[name])
+    end
+end
+
+local function measure_inserts(plan, all, size, rounds, results)
+    for round = 1, rounds do
+        for _, name in ipairs(INSERTS) do
+            local answer = all[name]:ask({ { what = "insert", n = plan.inserts,
+                round = round } })[1]
+            local row = row_of(results.inserts, { contender = name, size = size },
+                { "ns", "max_ns" })
+            add(row.ns, answer.cpu_ns)
+            add(row.max_ns, answer.max_cpu_ns)
+        end
+    end
+end
+
+-- The orders and loops have to be there before the heap is looked at.
+local function warm_up(plan, all)
+    local before = {}
     for _, lookup in ipairs(LOOKUPS) do
         for _, pattern in ipairs(PATTERNS) do
             measure_once(plan, all[lookup[1]], lookup[2], pattern, 1)
         end
     end
-    local before = {}
     for name, server in pairs(all) do
-        before[name] = server:ask({ { what = "heap" } })[1].bytes
+        before[name] = heap_now(server)
     end
-    measure_lookups(plan, all, size, results)
-    for name, server in pairs(all) do
-        server.flat = heap_growth(server, before[name])
-    end
-    measure_heap(all, size, results)
+    return before
+end
+
+-- One set of processes. What the JIT compiler makes of the same code differs
+-- from one process to the next, so there are several.
+local function launch(plan, channel, size, rounds, results)
+    local all = start_all(channel, size)
+    local before = warm_up(plan, all)
+    measure_lookups(plan, all, size, rounds, results)
+    note_heaps(all, before, size, results)
     measure_compiled(all, size, results)
-    measure_inserts(plan, all, size, results)
+    measure_inserts(plan, all, size, rounds, results)
     for _, server in pairs(all) do
         server:stop()
     end
 end
 
 --- @return { lookups = { { contender =, get =, size =, pattern =, processes =,
---          ns = a number for each round, wall_ns =, fetched = from the remote
---          although they are there }, ... },
+--          ns = CPU time, wall_ns =, fetched = from the remote although they are
+--          there }, ... },
 --          inserts = { { contender =, size =, ns =, max_ns = }, ... },
---          compiled = { { contender =, get =, size =, aborts = array of
---          reasons, bytes = a look-up allocates }, ... },
---          heap = { { contender =, size =, per_entry = bytes, flat = bytes that
---          all of the look-ups have added }, ... } }
+--          compiled = { { contender =, get =, size =, aborts = reasons, bytes = a
+--          look-up allocates }, ... },
+--          heap = { { contender =, size =, per_entry = bytes, grown = bytes that
+--          all of the look-ups have added }, ... } }; lists of a number for each
+--          round of each launch
 function _M.run(plan)
     local channel = channels.open()
     local results = { lookups = {}, inserts = {}, compiled = {}, heap = {} }
     for _, size in ipairs(plan.sizes) do
-        run_size(plan, channel, size, results)
+        local launches = size < 1e6 and plan.launches or plan.large_launches
+        local rounds = plan.hit_rounds / launches
+        for _ = 1, launches do
+            launch(plan, channel, size, rounds, results)
+        end
     end
     return results
 end

@@ -128,7 +128,7 @@ local function heaps(results)
             by[entry.contender] = {}
             names[#names + 1] = entry.contender
         end
-        by[entry.contender][entry.size] = format("%.0f", entry.per_entry)
+        by[entry.contender][entry.size] = format("%.0f", stats.median(entry.per_entry))
     end
     table.sort(names)
     by_size("bytes of Lua heap an entry, a worker", sizes_of(results.heap), names,

@@ -51,7 +51,7 @@ function _M.run(plan)
                                 other_ns = {}, fetched = 0, how = other }
         end
     end
-    for round = 0, plan.hit_rounds do
+    for round = 0, plan.sharing_rounds do
         for _, row in ipairs(rows) do
             local answers = measure_once(plan, all[row.contender], LOOKUPS[row.contender], row.how)
             row.ns[round], row.other_ns[round] = answers[1].ns, answers[2].ns

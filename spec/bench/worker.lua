@@ -228,13 +228,18 @@ local function fill()
         end
         return
     end
+    local put = contender.fill or contender.put
     for i = 1, size do
-        contender.put(cache, ids[i], dataset.url(ids[i]))
+        put(cache, ids[i], dataset.url(ids[i]))
     end
     flags:set("full", true)
 end
 
+-- While the contents are made the collector has nothing to find.
+local PAUSE = 600
+
 local function prepare()
+    local usual = collectgarbage("setpause", PAUSE)
     ids = dataset.ids(size, 1)
     cache = contender.new(size)
     local bare = commands.heap().bytes
@@ -246,6 +251,7 @@ local function prepare()
             end
         end
     end
+    collectgarbage("setpause", usual)
     return { wrong = 0, heap = commands.heap().bytes - bare }
 end
 
