@@ -13,7 +13,7 @@ local storage_app = require "support.storage_app"
 local wait_for = servers.wait_for
 
 local LEASE = 500  -- ms
-local TURN = 100   -- ms, of an event loop on a busy machine
+local TURN = 250   -- ms, of an event loop on a busy machine
 local ROUTING = "coherence_lease = 0.5"
 
 describe("replica b", function()
@@ -68,7 +68,11 @@ describe("replica b", function()
         end
         assert.is_true(worst <= LEASE + TURN, "wrong for " .. worst .. " ms")
         assert.is_true((abouts[1].counts.ok or 0) > 10)
-        assert_whole(seen.id, "http://v:" .. version)
+        -- A write whose outcome was unknown may have taken effect later.
+        local record = redis:cli("GET mooring:session:" .. seen.id):gsub("\\/", "/")
+        local stored = record:match("http://v:%d+")
+        assert.is_true(tonumber(stored:match("%d+$")) >= version)
+        assert_whole(seen.id, stored)
         return abouts
     end
 
@@ -205,7 +209,7 @@ describe("replica b", function()
         servers.run { "kill", "-CONT", pid }
         wait_for(function()
             return c:ask({ op = "resolve", id = id }, pid).value == "http://new:1"
-        end, (LEASE + TURN) / 1000 + 0.1, "the new binding")
+        end, 2, "the new binding")
         assert.matches("output buffer limits", redis:log(), 1, true)
         c:listener()
         assert.is_true(c:stats(pid).coherence.losses > losses)

@@ -10,7 +10,7 @@ local storage_app = require "support.storage_app"
 
 local wait_for = servers.wait_for
 
-local LEASE, TURN = 500, 100 -- ms
+local LEASE, TURN = 500, 250 -- ms
 local ROUTING = "coherence_lease = 0.5"
 local OLD, NEW = "http://old:1", "http://new:1"
 

@@ -3,7 +3,7 @@
 --
 -- The listener of an nginx instance: one worker has it, any can take it over.
 --
---     every worker, 8 times a lease:   is there a living owner? if not, claim
+--     every worker, each tick:         is there a living owner? if not, claim
 --     the owner:                       a timer, a connection, two threads:
 --                                      reader, and keeper of beats and beacons
 --
@@ -32,6 +32,7 @@ local semaphore = require "ngx.semaphore"
 local clock = mooring_ffi.now
 local encode_all = protocol.encode_all
 local exiting = ngx.worker.exiting
+local max = math.max
 local min = math.min
 local ngx = ngx
 local pcall = pcall
@@ -45,7 +46,9 @@ local _M = {}
 local mt = { __index = _M }
 
 local TICKS_PER_LEASE = 8
-local BEAT_PATIENCE = 0.5   -- leases without a beat: the owner is dead
+local LONGEST_TICK = 0.1    -- seconds; a leaving owner is followed soon
+local BEAT_PATIENCE = 0.75  -- leases without a beat: the owner is dead,
+local LEAST_PATIENCE = 1000 -- but ms at least: a busy one must not flap
 local GRACE = 1000          -- ms a leaving owner waits for its successor
 local HANDOVER_STEP = 0.01  -- seconds
 local BACKOFF_FIRST, BACKOFF_LAST = 0.05, 2 -- seconds
@@ -67,7 +70,7 @@ function _M.new(coherence, target)
         coherence = coherence,
         cache = coherence.cache,
         target = target,
-        tick = coherence.lease_ms / 1000 / TICKS_PER_LEASE,
+        tick = min(coherence.lease_ms / 1000 / TICKS_PER_LEASE, LONGEST_TICK),
         token = 0,
         owning = false,    -- a timer of this worker owns or takes over
         successor = false, -- takes over, and is not the owner yet
@@ -404,7 +407,8 @@ end
 ---
 -- Takes part in the election in this worker.
 function _M.start(self)
-    self.patience = BEAT_PATIENCE * self.coherence.lease_ms
+    self.patience = max(BEAT_PATIENCE * self.coherence.lease_ms,
+                        LEAST_PATIENCE)
     timer_at(WATCH, watch, self)
     begin(self)
 end
