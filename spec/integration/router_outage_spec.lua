@@ -88,6 +88,20 @@ describe("a router whose Redis is stopped under load", function()
         assert.is_true(best <= 2, "p99 without Redis is " .. best .. " times that with it")
     end)
 
+    it("forgets what its backend has disowned once Redis is back, without being asked", function()
+        local id = web:open()
+        servers.wait_for(function() return web:call(id).status == 200 end, 5, "the session")
+        redis:cli "SHUTDOWN SAVE"
+        servers.wait_for(function() return not redis.process:alive() end, 5, "the shutdown")
+        proxy.rule(backend, { status = 404, method = "POST", times = 1 })
+        assert.equal(404, web:call(id).status) -- the backend's own answer, served stale
+        redis:start()
+        servers.wait_for(function()
+            return redis:cli("EXISTS", "mooring:session:" .. id) == "0"
+        end, 10, "the binding to go")
+        assert.equal(0, web:stats().results.dropped)
+    end)
+
     it("never takes a frozen Redis for an unknown session", function()
         local fresh = web:open()
         redis:pause()

@@ -28,6 +28,7 @@ local NAMES = {
     -- events
     "forgotten",      -- bindings removed since their backend is gone
     "foreign_ids",    -- response headers Mcp-Session-Id that were taken away
+    "dropped",        -- bindings that should have been removed and were not
     "orphans",        -- sessions a backend opened that could not be bound
 }
 

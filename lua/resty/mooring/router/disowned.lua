@@ -5,10 +5,15 @@
 -- header filter that sees the 404 cannot wait for the store: a timer of this
 -- worker takes them one after the other. When a backend restarts, thousands of
 -- its sessions come by at once, and nginx has only so many timers.
+--
+-- While the store cannot be asked they wait, each for MAX_TRIES attempts; what
+-- is given up then, or does not fit, is counted as `dropped` and is met again
+-- with the next 404 of that session. A worker that leaves tries each once more.
 
 local binding = require "resty.mooring.router.binding"
 local log = require "resty.mooring.log"
 
+local exiting = ngx.worker.exiting
 local ngx = ngx
 local next = next
 local pcall = pcall
@@ -17,8 +22,8 @@ local setmetatable = setmetatable
 local _M = {}
 local mt = { __index = _M }
 
--- What does not fit is met again with the next 404 of that session.
 local MAX_WAITING = 10000
+local MAX_TRIES, PAUSE = 20, 0.5 -- attempts; seconds between them
 
 
 ---
@@ -33,6 +38,19 @@ function _M.new(router)
 end
 
 
+local function drop(self, id, why)
+    self.router.counters:add("dropped")
+    log.warn_limited("disowned", "could not forget the session ", log.id(id),
+                     " that its backend does not know: ", why)
+end
+
+
+local function put(self, id, seen)
+    self.waiting[id] = seen
+    self.count = self.count + 1
+end
+
+
 local function take(self)
     local id, seen = next(self.waiting)
     if id then
@@ -43,31 +61,43 @@ local function take(self)
 end
 
 
+-- Returns false when the store could not be asked.
 local function forget(self, id, seen)
     local ok, err = binding.forget(self.router, id, seen.url, function(s)
         -- A session made since the request began is not the one it was for.
         return binding.is_endpoint(s, seen.path) and s.created_at <= seen.at
     end)
-    if ok == nil then
-        log.warn_limited("disowned", "could not forget the session ",
-                         log.id(id), " that its backend does not know: ", err)
+    if ok ~= nil then
+        return true
     end
+    seen.tries = seen.tries + 1
+    if seen.tries >= MAX_TRIES or exiting() then
+        drop(self, id, err)
+    elseif not self.waiting[id] then
+        put(self, id, seen)
+    end
+    return false
 end
 
 
+-- Returns false when there is no use in going on now.
 local function forget_all(self)
     for id, seen in take, self do
-        forget(self, id, seen)
+        if not forget(self, id, seen) and not exiting() then
+            return false
+        end
     end
+    return true
 end
 
 
 local function run(_, self)
-    local ok, err = pcall(forget_all, self)
-    self.busy = false
+    local ok, done = pcall(forget_all, self)
     if not ok then
-        log.warn_limited("disowned", "could not forget sessions: ", err)
+        log.warn_limited("disowned", "could not forget sessions: ", done)
     end
+    self.busy = next(self.waiting) ~= nil and not (ok and done)
+                and ngx.timer.at(PAUSE, run, self) or false
 end
 
 
@@ -77,11 +107,13 @@ end
 -- @param url of the backend
 -- @param path of the request it answered 404 to
 function _M.add(self, id, url, path)
-    if self.waiting[id] or self.count >= MAX_WAITING then
+    if self.waiting[id] then
         return
+    elseif self.count >= MAX_WAITING then
+        return drop(self, id, "too many are waiting")
     end
-    self.waiting[id] = { url = url, path = path, at = ngx.req.start_time() }
-    self.count = self.count + 1
+    put(self, id, { url = url, path = path, at = ngx.req.start_time(),
+                    tries = 0 })
     if not self.busy then
         self.busy = ngx.timer.at(0, run, self) or false
     end
