@@ -8,10 +8,10 @@ local quick = (os.getenv("QUICK") or "") ~= ""
 return {
     quick = quick,
     sizes = quick and { 1000, 10000, 100000 } or { 1000, 10000, 100000, 1000000 },
-    core_rounds = quick and 2 or 3,     -- processes of c/bench/bench_cache.c
-    launches = quick and 2 or 4,        -- of the processes of each size below 1 M
-    large_launches = 2,                 -- and at 1 M
-    hit_rounds = quick and 2 or 8,      -- in all of these launches together
+    core_rounds = quick and 1 or 3,     -- processes of c/bench/bench_cache.c
+    launches = quick and 1 or 3,        -- of the processes of each size below 1 M
+    large_launches = 1,                 -- and at 1 M, where it takes a minute
+    hit_rounds = quick and 2 or 6,      -- in all of these launches together
     hit_seconds = quick and 0.03 or 0.06,
     inserts = quick and 5000 or 20000,  -- in a round, in bulk; then singly
     calls = quick and 2000 or 5000,     -- under callgrind

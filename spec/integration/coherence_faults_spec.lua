@@ -143,6 +143,7 @@ describe("replica b", function()
 
     it("is right and whole again after Redis was frozen for 5 s", function()
         local seen = observe()
+        wait_until_written(seen)
         redis:pause()
         servers.nap(5)
         redis:resume()
@@ -205,10 +206,14 @@ describe("replica b", function()
         redis:cli("EVAL", [[ for i = 1, 30000 do
             redis.call("SET", "mooring:session:" .. string.rep("x", 1000) .. i, "", "PX", 1)
         end ]], "0")
-        a:ask { op = "store", id = id, url = "http://new:1" }
+        wait_for(function() -- Redis has a lot to do
+            return a:ask({ op = "store", id = id, url = "http://new:1" }).value
+        end)
         servers.run { "kill", "-CONT", pid }
         wait_for(function()
-            return c:ask({ op = "resolve", id = id }, pid).value == "http://new:1"
+            local answer = c:ask({ op = "resolve", id = id }, pid)
+            return answer.value == "http://new:1", (answer.value or answer.err)
+                   .. " " .. tostring(answer.code)
         end, 2, "the new binding")
         assert.matches("output buffer limits", redis:log(), 1, true)
         c:listener()

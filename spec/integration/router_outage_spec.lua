@@ -104,6 +104,11 @@ describe("a router whose Redis is stopped under load", function()
 
     it("never takes a frozen Redis for an unknown session", function()
         local fresh = web:open()
+        servers.wait_for(function() -- until it is known here, and a hit
+            local before = redis:command_counts().get or 0
+            return web:call(fresh).status == 200
+                   and (redis:command_counts().get or 0) == before
+        end, 10, "a hit")
         redis:pause()
         local answer, took = unknown()
         local known = web:call(fresh)

@@ -64,7 +64,8 @@ function _M:finish()
         abouts[i] = answer()
         worst = math.max(worst, lateness(acknowledged, abouts[i].last))
     end
-    return worst, abouts, acknowledged[#acknowledged][1]
+    local last = acknowledged[#acknowledged]
+    return worst, abouts, last and last[1] or 0
 end
 
 return _M

@@ -190,6 +190,14 @@ local function run_one(self, what, ...)
 end
 
 
+-- A reply that does not belong to the command: whether it was executed, nobody
+-- can say.
+local function unexpected(what)
+    return nil, "could not " .. what .. ": unexpected reply",
+           errors.UNAVAILABLE
+end
+
+
 -- ---------------------------------------------------------------- checks --
 
 -- What every call begins with: nil, message, code; or nothing when all is well.
@@ -226,7 +234,8 @@ local function milliseconds(seconds)
 end
 
 
--- SET of any kind: the reply, or the three results of a failed call.
+-- SET of any kind: true; false when the condition is not met; or the three
+-- results of a failed call.
 local function write(self, s, what, condition)
     if type(s) ~= "table" or type(s.id) ~= "string" then
         error("session must be a session", 3)
@@ -245,8 +254,17 @@ local function write(self, s, what, condition)
     if lifetime < 0.001 then
         return nil, "invalid session: older than max_lifetime", errors.INVALID
     end
-    return run_one(self, what, "SET", self.key_prefix .. s.id, text, "PX",
-                   milliseconds(lifetime), condition)
+    local reply
+    reply, err, code = run_one(self, what, "SET", self.key_prefix .. s.id, text,
+                               "PX", milliseconds(lifetime), condition)
+    if reply == "OK" then
+        return true
+    elseif reply == false and condition then
+        return false
+    elseif reply == nil then
+        return nil, err, code
+    end
+    return unexpected(what)
 end
 
 
@@ -256,11 +274,8 @@ end
 -- @return true, or nil, message, code: invalid, unavailable, timeout (the
 --         outcome is unknown), closed
 function _M.store(self, s)
-    local reply, err, code = write(self, s, "store the session")
-    if reply == nil then
-        return nil, err, code
-    end
-    return true
+    local ok, err, code = write(self, s, "store the session")
+    return ok, err, code -- no tail call: the level of an error counts frames
 end
 
 
@@ -307,6 +322,8 @@ function _M.delete(self, id)
                                self.key_prefix .. id)
     if reply == nil then
         return nil, err, code
+    elseif type(reply) ~= "number" then
+        return unexpected("delete the session")
     end
     return true
 end
@@ -335,6 +352,8 @@ function _M.remove_if(self, id, seen)
                                "1", self.key_prefix .. id, text)
     if reply == nil then
         return nil, err, code
+    elseif type(reply) ~= "number" then
+        return unexpected("remove the session")
     end
     return reply == 1
 end
@@ -366,7 +385,7 @@ function _M.renew(self, s, callback)
     return self.transport:enqueue(
         { "PEXPIRE", self.key_prefix .. s.id, milliseconds(lifetime) },
         callback and function(reply)
-            if type(reply) == "number" then
+            if reply == 1 or reply == 0 then
                 callback(reply == 1)
             else
                 callback(nil)
@@ -383,8 +402,7 @@ local function read_record(id, text, pttl)
         return not_found()
     end
     if type(text) ~= "string" or type(pttl) ~= "number" then
-        return nil, "could not load the session: unexpected reply",
-               errors.UNAVAILABLE
+        return unexpected("load the session")
     end
     local s, err, code = decode(text, id)
     if not s then
