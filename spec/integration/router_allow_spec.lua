@@ -144,11 +144,46 @@ describe("router, what may be dialled:", function()
             end)
         end
 
+        for i, fragment in ipairs { "", "0", "x", "1;", "1 ;a" } do
+            it(("is answered 503 with the fragment %q"):format(fragment),
+               function()
+                bind("fragment-" .. i, a.url .. "#" .. fragment)
+                assert.equal(503, web:call("fragment-" .. i).status)
+                assert.is_true(is_bound("fragment-" .. i))
+            end)
+        end
+
         it("is the same backend when it is only written otherwise", function()
             bind("shouted", (a.url:gsub("^http", "HTTP")))
             proxy.rule(a, { body = "hello" })
             assert.equal("hello", web:call("shouted").body)
         end)
+    end)
+
+    it("a fragment of a binding is sent to nobody and not logged", function()
+        local web = proxy.start(options { a })
+        bind("with-fragment", a.url .. "#;another-id")
+        proxy.rule(a, { body = "hello" })
+        assert.equal("hello", web:call("with-fragment").body)
+        bind("secret-fragment", "http://10.255.255.1:1#;another-id")
+        assert.equal(503, web:call("secret-fragment").status)
+        local log = servers.read_file(web.dir .. "/requests.log")
+        assert.is_truthy(log:find(" bound " .. a.url .. "\n", 1, true))
+        assert.is_nil((log .. web:error_log()):find("another-id", 1, true))
+    end)
+
+    it("a binding with a fragment is forgotten as any other", function()
+        local web = proxy.start(options { a })
+        bind("unknown-there", a.url .. "#3")
+        assert.equal(404, web:call("unknown-there").status)
+        servers.wait_for(function() return not is_bound("unknown-there") end, 5,
+            "the binding to go")
+        bind("gone", a.url .. "#3")
+        a:ask("stop")
+        local status = web:call("gone").status
+        a:ask("start")
+        assert.equal(404, status)
+        assert.is_false(is_bound("gone"))
     end)
 
     it("the option `allow` may be a list", function()

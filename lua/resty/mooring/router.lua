@@ -19,7 +19,7 @@
 -- internal redirect of an error_page, as ngx.ctx does not, and in
 -- router/requests.lua.
 --
---     $mooring_backend   URL of the backend, what the binding holds
+--     $mooring_backend   URL of the backend
 --     $mooring_result    what became of the request (router/counters.lua)
 --     $mooring_upstream  where proxy_pass goes (router/backends.lua)
 --     $mooring_tls_name  name for SNI and verification
@@ -47,6 +47,7 @@ local mooring_ffi = require "resty.mooring.ffi"
 local options = require "resty.mooring.options"
 local peers = require "resty.mooring.router.peers"
 local policy = require "resty.mooring.policy"
+local references = require "resty.mooring.router.reference"
 local requests = require "resty.mooring.router.requests"
 local store = require "resty.mooring.router.store"
 local streams = require "resty.mooring.router.streams"
@@ -200,11 +201,28 @@ end
 ---
 -- Ends a request whose session is bound to what may not be dialled. The binding
 -- stays: it may be this configuration that is wrong.
-function _M.not_allowed(self, id, url)
+function _M.not_allowed(self, id, reference)
+    local url = references.strip(reference)
     log.warn_limited("allow", "the session ", log.id(id), " is bound to ",
                      #url <= 256 and ngx.escape_uri(url, 0) or "a long URL",
                      ", which is neither a backend nor allowed")
     return self:refuse("not_allowed")
+end
+
+
+---
+-- The peer a session is bound to. Ends the request when it may not be dialled.
+-- @return peer; nil when the backend was dropped since the session was bound:
+--         then the session is to be taken for unknown, and its binding goes
+function _M.peer_of(self, id, reference)
+    local peer, why = self.peers:find(reference)
+    if peer then
+        return peer
+    elseif why == "dropped" then
+        self.disowned:add(id, reference)
+        return nil
+    end
+    return self:not_allowed(id, reference)
 end
 
 
@@ -221,12 +239,17 @@ end
 ---
 -- Goes on with a request of a session. This is the hot path: "bound" is what
 -- $mooring_result is without being set.
--- @param url its backend
+-- @param reference what it is bound to
 -- @param stale "stale" when the store could not confirm it, else nil
-function _M.proxy(self, var, id, url, stale)
-    local peer = self.peers.known[url] or self.peers:find(url)
+-- @return "dropped" when there is no such session any more; else the request is
+--         on its way, or has ended
+function _M.proxy(self, var, id, reference, stale)
+    local peer = self.peers.known[reference]
     if not peer then
-        return self:not_allowed(id, url)
+        peer = self:peer_of(id, reference)
+        if not peer then
+            return "dropped"
+        end
     end
     if stale then
         self:note("stale")
@@ -234,7 +257,7 @@ function _M.proxy(self, var, id, url, stale)
         local counts = self.counters.now
         counts.bound = counts.bound + 1
     end
-    return forward.send(self, var, peer, url, id)
+    return forward.send(self, var, peer, id)
 end
 
 
@@ -246,7 +269,7 @@ function _M.unpinned(self, var)
         return self:refuse("no_backend")
     end
     self:note("unpinned")
-    return forward.send(self, var, peer, peer.url)
+    return forward.send(self, var, peer)
 end
 
 

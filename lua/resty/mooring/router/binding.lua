@@ -36,13 +36,13 @@ end
 -- Binds a session to a backend.
 -- @param router
 -- @param id valid
--- @param url of the backend
+-- @param reference of the backend, see resty.mooring.router.reference
 -- @param path that the request came for, nil when it does not matter
 -- @return true, or nil, message, code as create of the storage
-function _M.create(router, id, url, path)
+function _M.create(router, id, reference, path)
     return router.create_session(router.storage, session.new(id, {
         type = router.session_type,
-        metadata = { backend_url = url, endpoint = endpoint_of(path) },
+        metadata = { backend_url = reference, endpoint = endpoint_of(path) },
     }))
 end
 
@@ -58,11 +58,11 @@ end
 ---
 -- Removes the binding of a session whose backend is gone. Waits for the store.
 -- @param id string
--- @param url the backend that is gone
+-- @param reference what it was bound to when that was seen
 -- @param condition optional function(session): false keeps the binding
 -- @return true when there is no such binding any more, false when there is
 --         another one; or nil, message, code
-function _M.forget(router, id, url, condition)
+function _M.forget(router, id, reference, condition)
     local storage = router.storage
     local s, err, code = storage:load(id)
     if not s then
@@ -71,7 +71,9 @@ function _M.forget(router, id, url, condition)
         end
         return nil, err, code
     end
-    if s.metadata.backend_url ~= url or condition and not condition(s) then
+    if s.metadata.backend_url ~= reference
+       or condition and not condition(s)
+    then
         return false
     end
     local removed

@@ -1,10 +1,11 @@
 -- SPDX-FileCopyrightText: The mooring authors
 -- SPDX-License-Identifier: Apache-2.0
 --
--- Sessions whose backend has answered 404 for them. Their bindings go, but the
--- header filter that sees the 404 cannot wait for the store: a timer of this
--- worker takes them one after the other. When a backend restarts, thousands of
--- its sessions come by at once, and nginx has only so many timers.
+-- Sessions whose backend has answered 404 for them, or was dropped since they
+-- were bound. Their bindings go, but the header filter that sees the 404 cannot
+-- wait for the store: a timer of this worker takes them one after the other.
+-- When a backend restarts, thousands of its sessions come by at once, and nginx
+-- has only so many timers.
 --
 -- While the store cannot be asked they wait, each for MAX_TRIES attempts; what
 -- is given up then, or does not fit, is counted as `dropped` and is met again
@@ -63,9 +64,10 @@ end
 
 -- Returns false when the store could not be asked.
 local function forget(self, id, seen)
-    local ok, err = binding.forget(self.router, id, seen.url, function(s)
+    local ok, err = binding.forget(self.router, id, seen.reference, function(s)
         -- A session made since the request began is not the one it was for.
-        return binding.is_endpoint(s, seen.path) and s.created_at <= seen.at
+        return not seen.path or binding.is_endpoint(s, seen.path)
+                                and s.created_at <= seen.at
     end)
     if ok ~= nil then
         return true
@@ -102,17 +104,18 @@ end
 
 
 ---
--- A backend has disowned a session: its binding goes soon.
+-- A session is not known at its backend any more: its binding goes soon.
 -- @param id string
--- @param url of the backend
--- @param path of the request it answered 404 to
-function _M.add(self, id, url, path)
+-- @param reference what it is bound to
+-- @param path of the request it answered 404 to; nil when the binding goes for
+--        what it refers to
+function _M.add(self, id, reference, path)
     if self.waiting[id] then
         return
     elseif self.count >= MAX_WAITING then
         return drop(self, id, "too many are waiting")
     end
-    put(self, id, { url = url, path = path, at = ngx.req.start_time(),
+    put(self, id, { reference = reference, path = path, at = ngx.req.start_time(),
                     tries = 0 })
     if not self.busy then
         self.busy = ngx.timer.at(0, run, self) or false

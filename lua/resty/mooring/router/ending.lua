@@ -30,7 +30,8 @@ local function keep_own_id(router, answer, id)
 end
 
 
-local function carry(router, id, url)
+local function carry(router, id, peer)
+    local url = peer.url
     local body = answers.body()
     if not body then
         return ngx.exit(ngx.HTTP_REQUEST_ENTITY_TOO_LARGE)
@@ -43,7 +44,7 @@ local function carry(router, id, url)
     log.warn_limited("end " .. url, "could not end the session ", log.id(id),
                      " at ", url, ": ", err)
     if outcome == "connect" then
-        return unreachable.forget(router, id, url)
+        return unreachable.forget(router, id, peer)
     end
     return router:refuse(outcome == "timeout" and "timeout" or "failed")
 end
@@ -55,17 +56,18 @@ end
 -- @param id as the client gave it
 function _M.run(router, id)
     local s, err, code = router.storage:load(id)
-    local url = s and s.metadata.backend_url
-    if not url then
+    local reference = s and s.metadata.backend_url
+    if not reference then
         return router:unresolved(id, err, code)
     end
-    if not binding.is_endpoint(s, ngx.var.uri) then
-        return router:proxy(ngx.var, id, url, code)
-    elseif not router.peers:find(url) then
-        return router:not_allowed(id, url)
+    local peer = router:peer_of(id, reference)
+    if not peer then
+        return router:refuse("not_found")
+    elseif not binding.is_endpoint(s, ngx.var.uri) then
+        return router:proxy(ngx.var, id, reference, code)
     end
 
-    local answer = carry(router, id, url)
+    local answer = carry(router, id, peer)
     if has_ended(answer.status) then
         local ok
         ok, err = router.storage:delete(id)

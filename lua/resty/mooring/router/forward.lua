@@ -38,14 +38,13 @@ end
 
 ---
 -- Goes on with a request to a peer (access phase).
--- @param url of the peer as the binding has it
 -- @param id of the session, nil for none
-function _M.send(router, var, peer, url, id)
+function _M.send(router, var, peer, id)
     local under_way = router.requests
     local request = key_of()
     under_way.peers[request] = peer
     under_way.ids[request] = id
-    var.mooring_backend = url
+    var.mooring_backend = peer.url
     if peer.upstream then
         return use_upstream(router, var, peer)
     end
@@ -69,7 +68,7 @@ function _M.send_inner(router)
     var.mooring_forwarded_for = var.http_x_forwarded_for
     var.mooring_forwarded_proto = var.http_x_forwarded_proto
     router.requests.inner[key_of()] = true
-    return _M.send(router, var, peer, peer.url)
+    return _M.send(router, var, peer)
 end
 
 

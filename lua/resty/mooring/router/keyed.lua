@@ -23,22 +23,35 @@ local function bind(router, id)
         if not peer then
             return router:refuse("no_backend")
         end
-        local ok, err, code = binding.create(router, id, peer.url)
+        local reference = router.peers:reference(peer.url)
+        local ok, err, code = binding.create(router, id, reference)
         if ok then
             router.counters:add("created")
-            return peer.url
+            return reference
         elseif code ~= errors.ALREADY_EXISTS then
             return nil, err, code
         end
-        local url
-        url, err, code = router.resolve_session(router.storage, id)
-        if url or code ~= errors.NOT_FOUND then
-            return url, err, code
+        reference, err, code = router.resolve_session(router.storage, id)
+        if reference or code ~= errors.NOT_FOUND then
+            return reference, err, code
         end
     end
     log.warn_limited("bind", "could not bind the key ", log.id(id),
                      ": it comes and goes")
     return nil, "could not bind the key", errors.UNAVAILABLE
+end
+
+
+-- The backend of a key whose own was dropped: as if it had never been bound.
+local function bind_anew(router, id, reference)
+    if router.unknown ~= "bind" then
+        return nil, nil, errors.NOT_FOUND
+    end
+    local forgotten, err, code = binding.forget(router, id, reference)
+    if forgotten == nil then
+        return nil, err, code
+    end
+    return bind(router, id)
 end
 
 
@@ -49,14 +62,20 @@ function _M.access(router, var)
     if not id or id == "" then
         return router:unpinned(var)
     end
-    local url, err, code = router.resolve_session(router.storage, id)
-    if not url and code == errors.NOT_FOUND and router.unknown == "bind" then
-        url, err, code = bind(router, id)
+    local reference, err, code = router.resolve_session(router.storage, id)
+    if reference then
+        if router:proxy(var, id, reference, code) ~= "dropped" then
+            return
+        end
+        reference, err, code = bind_anew(router, id, reference)
+    elseif code == errors.NOT_FOUND and router.unknown == "bind" then
+        reference, err, code = bind(router, id)
     end
-    if not url then
+    if not reference then
         return router:unresolved(id, err, code)
+    elseif router:proxy(var, id, reference, code) == "dropped" then
+        return router:refuse("moved") -- once more, meanwhile
     end
-    return router:proxy(var, id, url, code)
 end
 
 

@@ -61,9 +61,12 @@ function _M.access(router, var)
     if examined then
         open_if_asked(router)
     end
-    local url, err, code = router.resolve_session(router.storage, id)
-    if url then
-        return router:proxy(var, id, url, code)
+    local reference, err, code = router.resolve_session(router.storage, id)
+    if reference then
+        if router:proxy(var, id, reference, code) ~= "dropped" then
+            return
+        end
+        code = errors.NOT_FOUND
     end
     if code == errors.NOT_FOUND and method == "POST" and not examined then
         open_if_asked(router)
@@ -85,7 +88,7 @@ end
 local function backend_knows_it_not(router, id)
     local var = ngx.var
     if router:is_bound(var) then
-        router.disowned:add(id, var.mooring_backend, var.uri)
+        router.disowned:add(id, router.requests:peer().reference, var.uri)
     end
 end
 

@@ -25,8 +25,10 @@ local ngx = ngx
 local _M = {}
 
 
--- The first backend that answers. One that cannot be connected to has seen
--- nothing of the request, so the next one may have it.
+-- The first backend that answers, and what a session it opens is bound to: the
+-- backend as it was before it was asked, so that a drop meanwhile is a drop of
+-- this session, too. One that cannot be connected to has seen nothing of the
+-- request, so the next one may have it.
 local function ask_backends(router, request)
     local tried = {}
     while true do
@@ -34,10 +36,11 @@ local function ask_backends(router, request)
         if not peer then
             return nil, next(tried) and "unreachable" or "no_backend"
         end
+        local reference = router.peers:reference(peer.url)
         ngx.var.mooring_backend = peer.url
         local answer, err, outcome = router.hop:open(request, peer.url)
         if answer then
-            return answer, peer.url
+            return answer, peer.url, reference
         end
         log.warn_limited("open " .. peer.url, "no session at ", peer.url, ": ",
                          err)
@@ -123,7 +126,7 @@ function _M.run(router, body)
     end
 
     local request = hop.request(body)
-    local answer, url = ask_backends(router, request)
+    local answer, url, reference = ask_backends(router, request)
     if not answer then
         return router:refuse(url)
     end
@@ -137,7 +140,7 @@ function _M.run(router, body)
     end
 
     local code
-    ok, err, code = binding.create(router, id, url, ngx.var.uri)
+    ok, err, code = binding.create(router, id, reference, ngx.var.uri)
     if not ok then
         hop.drop(answer)
         return could_not_bind(router, request, id, url, err, code)

@@ -1,11 +1,20 @@
 -- SPDX-FileCopyrightText: The mooring authors
 -- SPDX-License-Identifier: Apache-2.0
 --
--- From the backend_url of a binding to the peer nginx talks to. `known` is the
--- table the hot path looks into; what is not in there is parsed and must be
--- allowed.
+-- From the reference of a binding to the peer nginx talks to. `known` is the
+-- table the hot path looks into. It holds references that are valid now and no
+-- others; what is not in there is parsed, must be allowed, and must not be of
+-- an incarnation that was dropped.
+--
+--     peer.reference   what the binding holds, exactly
+--     peer.session_id  the id of the session there, nil: the client's own
+--     all other fields are those of the backend, see router/backends.lua
+--
+-- A request keeps its peer to its end, whatever becomes of the backend
+-- meanwhile: peers are made and forgotten, but never changed.
 
 local backends = require "resty.mooring.router.backends"
+local references = require "resty.mooring.router.reference"
 
 local ipairs = ipairs
 local setmetatable = setmetatable
@@ -13,36 +22,65 @@ local setmetatable = setmetatable
 local _M = {}
 local mt = { __index = _M }
 
--- A function `allow` may accept any number of backends; then begin anew.
-local MAX_OTHERS = 4096
+-- A function `allow` may accept any number of backends, and mapped sessions
+-- have a reference each; then begin anew.
+local MAX_OTHERS = 16384
+
+
+local function never_dropped()
+    return 0
+end
 
 
 ---
 -- @param configured array of peers
 -- @param allow see resty.mooring.router.allow
-function _M.new(configured, allow)
-    local self = setmetatable({ configured = configured, allow = allow }, mt)
+-- @param incarnation optional function(url): the current one of a backend, 0
+--        for one that was never dropped
+function _M.new(configured, allow, incarnation)
+    local self = setmetatable({
+        configured = configured,
+        allow = allow,
+        incarnation = incarnation or never_dropped,
+    }, mt)
     self:reset()
     return self
 end
 
 
----
--- Forgets all but the configured backends.
-function _M.reset(self)
-    local known = {}
-    for _, peer in ipairs(self.configured) do
-        known[peer.url] = peer
-    end
-    self.known, self.others = known, 0
+-- The backend as a binding refers to it.
+local function refer(peer, reference, session_id)
+    return setmetatable({ reference = reference, session_id = session_id },
+                        { __index = peer })
 end
 
 
 ---
--- The peer of a URL that somebody we trust has named.
+-- Forgets all but the configured backends. To be called whenever these or an
+-- incarnation has changed.
+function _M.reset(self)
+    local known, by_url = {}, {}
+    for _, peer in ipairs(self.configured) do
+        local reference = self:reference(peer.url)
+        by_url[peer.url] = peer
+        known[reference] = refer(peer, reference)
+    end
+    self.known, self.by_url, self.others = known, by_url, 0
+end
+
+
+---
+-- What to bind a new session of a backend to.
+function _M.reference(self, url)
+    return references.format(url, self.incarnation(url))
+end
+
+
+---
+-- The peer of a URL (without fragment) that somebody we trust has named.
 -- @return peer, or nil and what the URL must be
 function _M.parse(self, url)
-    local peer = self.known[url]
+    local peer = self.by_url[url]
     if peer then
         return peer
     end
@@ -51,37 +89,43 @@ function _M.parse(self, url)
         return nil, must
     end
     -- Of a configured backend more is known than its URL tells.
-    return self.known[parsed.url] or parsed
+    return self.by_url[parsed.url] or parsed
 end
 
 
 ---
 -- The peer of a binding.
--- @return peer, or nil when it may not be dialled
-function _M.find(self, url)
-    local peer = self.known[url]
-    if peer then
-        return peer
+-- @param reference string
+-- @return peer; or nil and why not: "not_allowed", or "dropped" (the backend
+--         has been dropped since the session was bound)
+function _M.find(self, reference)
+    local known = self.known[reference]
+    if known then
+        return known
     end
-    peer = self:parse(url)
+    local url, incarnation, session_id = references.parse(reference)
+    local peer = url and self:parse(url)
     if not peer or not self.allow:permits(peer.url) then
-        return nil
+        return nil, "not_allowed"
+    elseif incarnation < self.incarnation(peer.url) then
+        return nil, "dropped"
     end
+    peer = refer(peer, reference, session_id)
     -- A function is asked each time: its answer may change.
     if not self.allow.ask then
-        self:keep(url, peer)
+        self:keep(peer)
     end
     return peer
 end
 
 
 ---
--- Remembers a peer under the URL a binding has for it.
-function _M.keep(self, url, peer)
+-- Remembers the peer of a binding.
+function _M.keep(self, peer)
     if self.others >= MAX_OTHERS then
         self:reset()
     end
-    self.known[url] = peer
+    self.known[peer.reference] = peer
     self.others = self.others + 1
 end
 

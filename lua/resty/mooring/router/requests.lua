@@ -41,6 +41,13 @@ end
 
 
 ---
+-- Where the current request has gone.
+function _M.peer(self)
+    return self.peers[_M.key()]
+end
+
+
+---
 -- The request has ended.
 function _M.drop(self, request)
     self.peers[request] = nil

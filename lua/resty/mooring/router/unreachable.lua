@@ -75,14 +75,15 @@ end
 ---
 -- Forgets a binding whose backend cannot be connected to, and ends the request
 -- as one for an unknown session.
-function _M.forget(router, id, url)
-    local peer = router.peers:parse(url)
+-- @param peer as the session is bound to it
+function _M.forget(router, id, peer)
+    local url = peer.url
     if not _M.is_gone(peer) then
         log.warn_limited("back " .. url, "could not connect to the backend ",
                          url, ", but somebody is there: its sessions stay")
         return router:refuse("unreachable")
     end
-    local forgotten, err = binding.forget(router, id, url)
+    local forgotten, err = binding.forget(router, id, peer.reference)
     if forgotten == nil then
         log.warn_limited("forget", "could not forget the session ", log.id(id),
                          " whose backend ", url, " is unreachable: ", err)
@@ -119,7 +120,8 @@ function _M.run(router)
     end
     local result = var.mooring_result
     if outcome == "connect" and (result == "bound" or result == "stale") then
-        return _M.forget(router, var[router.id_variable], var.mooring_backend)
+        return _M.forget(router, var[router.id_variable],
+                         router.requests:peer())
     elseif outcome == "connect" then
         return router:refuse("unreachable")
     end
