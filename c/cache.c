@@ -39,6 +39,7 @@ mr_cache *mr_cache_attach(mr_map *map) {
     c->cells = mr_region_at(r, g->cells);
     c->buckets = mr_region_at(r, g->buckets);
     c->stripes = mr_region_at(r, g->stripes);
+    c->tags = mr_region_at(r, g->tags);
     c->lru = heap_view(r, g->lru, &r->lru_count, offsetof(mr_slot, lru_place));
     c->expiry = heap_view(r, g->expiry, &r->expiry_count,
                           offsetof(mr_slot, expiry_place));

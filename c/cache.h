@@ -17,6 +17,8 @@
  *     open.c     opening and replacing a region
  *     carry.c    copying the entries of a replaced one
  *
+ * load.c stands beside it: a table of its own, for counts of requests.
+ *
  * Functions ending in _locked want the lock of the region. A link is a number
  * plus one, 0 being none, see region.h. */
 #ifndef MR_CACHE_H
@@ -45,6 +47,7 @@ struct mr_cache {
     mr_cell *cells;
     uint32_t *buckets;
     _Atomic uint32_t *stripes;
+    _Atomic uint32_t *tags;
     mr_heap lru;
     mr_heap expiry;
     mr_buffer value; /* the copy the last mr_cache_find handed out */
@@ -61,6 +64,7 @@ typedef struct mr_record {
     uint32_t value_len;
     uint32_t hash;
     uint32_t epoch;
+    uint32_t tag;
     uint64_t tick;
     double stamp;
     double fresh_until;
@@ -79,6 +83,10 @@ static inline int mr_slot_live(const mr_slot *s) {
 
 static inline uint32_t mr_slot_key_len(const mr_slot *s) {
     return (uint32_t)s->key_len_high << 8 | s->key_len_low;
+}
+
+static inline uint32_t mr_slot_tag(const mr_slot *s) {
+    return (uint32_t)s->tag_high << 8 | s->tag_low;
 }
 
 static inline uint32_t mr_slot_cells(const mr_slot *s) {

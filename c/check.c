@@ -94,6 +94,26 @@ static int check_records(mr_cache *c, const report *to) {
     return MR_OK;
 }
 
+/* Each tag has as many live entries as are counted for it. */
+static int check_tags(const mr_cache *c, const report *to) {
+    uint32_t seen[MR_TAGS] = {0};
+
+    for (uint32_t i = 0; i < c->region->slot_high; i++) {
+        const mr_slot *s = &c->slots[i];
+
+        if (!mr_slot_live(s))
+            continue;
+        if (mr_slot_tag(s) >= MR_TAGS)
+            return corrupt(to, "slot %u: tag %u", i, mr_slot_tag(s));
+        seen[mr_slot_tag(s)]++;
+    }
+    for (uint32_t tag = 0; tag < MR_TAGS; tag++)
+        if (seen[tag] != atomic_load(&c->tags[tag]))
+            return corrupt(to, "tag %u: %u entries, %u counted", tag, seen[tag],
+                           atomic_load(&c->tags[tag]));
+    return MR_OK;
+}
+
 /* All cells are either marked by now or on the free list, once. */
 static int check_free_cells(mr_cache *c, const report *to) {
     const mr_region *r = c->region;
@@ -190,6 +210,8 @@ static int check_locked(mr_cache *c, const report *to) {
 
     if (rc == MR_OK)
         rc = check_cells(c, to);
+    if (rc == MR_OK)
+        rc = check_tags(c, to);
     if (rc == MR_OK)
         rc = check_free_slots(c, to);
     if (rc == MR_OK)

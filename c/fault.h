@@ -11,8 +11,11 @@
 #define MR_FAULT_H
 
 #ifdef MR_TESTING
-enum { MR_FAULT_POINTS = 20 }; /* 1 .. 20 */
-extern int mr_fault_at;        /* 0: none */
+enum {
+    MR_FAULT_POINTS = 21,   /* 1 .. 21 */
+    MR_FAULT_IN_REPAIR = 18 /* from here on */
+};
+extern int mr_fault_at; /* 0: none */
 extern long mr_fault_skip;
 void mr_fault_point(int point);
 #define MR_FAULT(point) mr_fault_point(point)

@@ -7,13 +7,23 @@
 
 enum { ARITY = 4 };
 
-static uint32_t *place_of(const mr_heap *h, uint32_t slot) {
-    return (uint32_t *)(void *)(h->places + (size_t)slot * h->stride);
+static uint32_t place_of(const mr_heap *h, uint32_t slot) {
+    const unsigned char *p = h->places + (size_t)slot * h->stride;
+
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16;
+}
+
+static void set_place(mr_heap *h, uint32_t slot, uint32_t at) {
+    unsigned char *p = h->places + (size_t)slot * h->stride;
+
+    p[0] = (unsigned char)at;
+    p[1] = (unsigned char)(at >> 8);
+    p[2] = (unsigned char)(at >> 16);
 }
 
 static void put_node(mr_heap *h, uint32_t at, mr_heap_node node) {
     h->nodes[at] = node;
-    *place_of(h, node.slot) = at;
+    set_place(h, node.slot, at);
 }
 
 static mr_heap_node make_node(uint32_t slot, uint64_t key) {
@@ -100,7 +110,7 @@ void mr_heap_order(mr_heap *h) {
 }
 
 void mr_heap_remove(mr_heap *h, uint32_t slot) {
-    uint32_t at = *place_of(h, slot);
+    uint32_t at = place_of(h, slot);
     uint32_t last = --*h->count;
 
     if (at != last)
@@ -108,18 +118,18 @@ void mr_heap_remove(mr_heap *h, uint32_t slot) {
 }
 
 void mr_heap_update(mr_heap *h, uint32_t slot, uint64_t key) {
-    settle(h, *place_of(h, slot), make_node(slot, key));
+    settle(h, place_of(h, slot), make_node(slot, key));
 }
 
 uint64_t mr_heap_key_of(const mr_heap *h, uint32_t slot) {
-    return mr_heap_key(&h->nodes[*place_of(h, slot)]);
+    return mr_heap_key(&h->nodes[place_of(h, slot)]);
 }
 
 int64_t mr_heap_check(const mr_heap *h, uint32_t slots) {
     for (uint32_t i = 0; i < *h->count; i++) {
         const mr_heap_node *node = &h->nodes[i];
 
-        if (node->slot >= slots || *place_of(h, node->slot) != i)
+        if (node->slot >= slots || place_of(h, node->slot) != i)
             return i;
         if (i > 0 &&
             mr_heap_key(node) < mr_heap_key(&h->nodes[(i - 1) / ARITY]))

@@ -23,6 +23,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Bytes of a place, lowest first: no heap has more than 2^24 nodes. */
+enum { MR_HEAP_PLACE = 3 };
+
 /* 12 bytes: a 64-bit member would pad the node to 16. */
 typedef struct mr_heap_node {
     uint32_t key_high;
@@ -34,7 +37,7 @@ typedef struct mr_heap_node {
 typedef struct mr_heap {
     mr_heap_node *nodes;
     uint32_t *count;
-    unsigned char *places; /* the uint32_t of slot 0 */
+    unsigned char *places; /* the MR_HEAP_PLACE bytes of slot 0 */
     size_t stride;         /* bytes from there to the one of slot 1 */
 } mr_heap;
 

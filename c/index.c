@@ -53,15 +53,20 @@ static void index_remove(mr_cache *c, uint32_t slot) {
     *link = s->next;
 }
 
-static void count_entry(mr_cache *c, int32_t entries, int32_t cells) {
-    mr_region *r = c->region;
-    uint32_t had = atomic_load_explicit(&r->entries, memory_order_relaxed);
-    uint32_t used = atomic_load_explicit(&r->cells_used, memory_order_relaxed);
+/* Read by others without the lock, written under it. */
+static void add_to(_Atomic uint32_t *count, int32_t n) {
+    uint32_t was = atomic_load_explicit(count, memory_order_relaxed);
 
-    atomic_store_explicit(&r->entries, had + (uint32_t)entries,
-                          memory_order_relaxed);
-    atomic_store_explicit(&r->cells_used, used + (uint32_t)cells,
-                          memory_order_relaxed);
+    atomic_store_explicit(count, was + (uint32_t)n, memory_order_relaxed);
+}
+
+static void count_entry(mr_cache *c, const mr_slot *s, int32_t sign) {
+    int32_t cells = (int32_t)mr_slot_cells(s);
+
+    add_to(&c->region->entries, sign);
+    add_to(&c->region->cells_used, sign < 0 ? -cells : cells);
+    MR_FAULT(17);
+    add_to(&c->tags[mr_slot_tag(s)], sign);
 }
 
 void mr_slot_link(mr_cache *c, uint32_t slot) {
@@ -72,7 +77,7 @@ void mr_slot_link(mr_cache *c, uint32_t slot) {
     mr_heap_push(&c->lru, slot, mr_slot_tick(s));
     mr_heap_push(&c->expiry, slot, mr_bits_of(mr_slot_expiry(c, s)));
     MR_FAULT(5);
-    count_entry(c, 1, (int32_t)mr_slot_cells(s));
+    count_entry(c, s, 1);
 }
 
 void mr_slot_unlink(mr_cache *c, uint32_t slot) {
@@ -83,5 +88,5 @@ void mr_slot_unlink(mr_cache *c, uint32_t slot) {
     mr_heap_remove(&c->lru, slot);
     MR_FAULT(7);
     mr_heap_remove(&c->expiry, slot);
-    count_entry(c, -1, -(int32_t)mr_slot_cells(s));
+    count_entry(c, s, -1);
 }

@@ -28,7 +28,7 @@
 
 #define MOORING_VERSION "0.1.0"
 /* Raised whenever a declaration below or the layout of the region changes. */
-#define MOORING_ABI 1
+#define MOORING_ABI 2
 
 #define MR_API __attribute__((visibility("default")))
 
@@ -58,7 +58,8 @@ typedef enum mr_rc {
 enum {
     MR_MAX_ENTRIES = 16777216, /* 2^24: a slot number takes 24 bits of a ref */
     MR_MAX_KEY = 65535,        /* bytes */
-    MR_MAX_VALUE = 16777215    /* bytes */
+    MR_MAX_VALUE = 16777215,   /* bytes */
+    MR_TAGS = 1024             /* tags of entries, and labels, are below */
 };
 
 /* Version of the loaded library ("0.1.0"), NUL-terminated, static. */
@@ -173,6 +174,7 @@ typedef struct mr_put {
     uint32_t value_len;
     uint32_t flags;
     mr_token token;
+    uint32_t tag; /* 0..MR_TAGS - 1, what mr_cache_tagged counts; 0: none */
     double now;
     double stamp;       /* the caller's: when fetched, or when last updated */
     double fresh_until; /* from then on mr_hit fails and mr_cache_find must
@@ -339,11 +341,50 @@ typedef struct mr_stats {
 
 MR_API void mr_cache_stats(mr_cache *c, mr_stats *out);
 
+/* How many entries there are that were put with that tag, expired ones that
+ * have not left included; 0 for a tag there cannot be. Lock-free, and exact
+ * whenever nobody is putting or removing. */
+MR_API uint32_t mr_cache_tagged(mr_cache *c, uint32_t tag);
+
 /* Walks the whole region under the lock and recomputes counts, chains, heap
- * order and positions, free lists and lengths.
+ * order and positions, tags, free lists and lengths.
  * Returns MR_OK, MR_BUSY, MR_NOMEM, or MR_CORRUPT with a NUL-terminated text
  * in err. */
 MR_API int mr_cache_check(mr_cache *c, char *err, uint32_t err_len);
+
+/* ----------------------------------------------------------- load table -- */
+
+/* Requests under way to each backend, over all processes of an instance. */
+typedef struct mr_load mr_load;
+
+/* Opens the load table of that name in this process, or makes it: before the
+ * workers fork, or they will not share it. A table stays for as long as the
+ * process lives, also over a reload, and its handle is the same each time: it
+ * is never given back.
+ *
+ * name  1..255 bytes
+ * Returns MR_OK, MR_INVALID or MR_NOMEM. */
+MR_API int mr_load_open(const char *name, uint32_t name_len, mr_load **out);
+
+/* The label of a URL, 1..MR_TAGS - 1, the same in all processes; one it did
+ * not have is given to it for good. 0: all labels are taken. Lock-free. */
+MR_API uint32_t mr_load_label(mr_load *l, const char *url, uint32_t url_len);
+/* The label of a URL that has one, else 0. */
+MR_API uint32_t mr_load_find(mr_load *l, const char *url, uint32_t url_len);
+
+/* One request more under way (label 0: of no backend). The hot path: no lock,
+ * but for the first call in a process. Returns the version. */
+MR_API uint32_t mr_load_begin(mr_load *l, uint32_t label);
+/* One less, of those this process began; none: nothing happens. */
+MR_API void mr_load_finish(mr_load *l, uint32_t label);
+/* The sum over all living processes: those that died are out of it at once,
+ * with all that they had begun. */
+MR_API uint32_t mr_load_inflight(mr_load *l, uint32_t label);
+
+/* A number that says when to look again at what all processes share (which
+ * backends there are): whoever changes that raises it. At first 1; wraps. */
+MR_API uint32_t mr_load_version(mr_load *l);
+MR_API uint32_t mr_load_bump_version(mr_load *l);
 
 /* ----------------------------------------------------------- RESP codec -- */
 

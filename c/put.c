@@ -46,7 +46,7 @@ static int arguments_ok(const mr_put *p) {
     if ((p->flags & ~(uint32_t)ALL_FLAGS) != 0 ||
         ((p->flags & MR_PUT_ABSENT) && (p->flags & MR_PUT_PRESENT)))
         return 0;
-    return mr_time_valid(p->now) && !isnan(p->stamp) &&
+    return p->tag < MR_TAGS && mr_time_valid(p->now) && !isnan(p->stamp) &&
            !isnan(p->fresh_until) && !isnan(p->expires_at);
 }
 
@@ -178,6 +178,7 @@ static mr_record make_record(mr_cache *c, const putting *w) {
         .value_len = p->value_len,
         .hash = w->hash,
         .epoch = w->epoch,
+        .tag = p->tag,
         .tick = mr_next_tick(c, p->now),
         .stamp = clamp_stamp(p->stamp),
         .fresh_until = mr_time_kept(p->fresh_until),

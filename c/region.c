@@ -62,6 +62,8 @@ static void place_parts(mr_geometry *g) {
 
     g->stripes = at;
     at = align64(at + sizeof(uint32_t) * MR_STRIPES);
+    g->tags = at;
+    at = align64(at + sizeof(uint32_t) * MR_TAGS);
     g->lines = at;
     at += sizeof(mr_line) * MR_LINES;
     g->slots = at;

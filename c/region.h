@@ -8,6 +8,8 @@
  *     | header      | geometry | lease, epoch | mutex | counts, lists, journal
  *     +-------------+ geometry.stripes
  *     | stripes     | 4096 x u32, one up whenever a key of the stripe changes
+ *     +-------------+ geometry.tags
+ *     | tags        | MR_TAGS x u32, how many live entries have each tag
  *     +-------------+ geometry.lines
  *     | lines       | 256 x 128 bytes of counters, each written by one process
  *     +-------------+ geometry.slots
@@ -33,6 +35,7 @@
 #define MR_REGION_H
 
 #include "hash.h"
+#include "heap.h"
 #include "mooring.h"
 
 #include <pthread.h>
@@ -81,8 +84,10 @@ typedef struct mr_slot {
     uint32_t key_len_high : 8;
     uint32_t value_len : 24;
     uint32_t key_len_low : 8;
-    uint32_t lru_place;
-    uint32_t expiry_place;
+    unsigned char lru_place[MR_HEAP_PLACE];
+    unsigned char tag_high;
+    unsigned char expiry_place[MR_HEAP_PLACE];
+    unsigned char tag_low;
 } mr_slot;
 
 _Static_assert(sizeof(mr_slot) == 64, "a slot is a cache line");
@@ -131,6 +136,7 @@ typedef struct mr_geometry {
     uint32_t name_len;
     uint32_t fingerprint_len;
     uint64_t stripes;
+    uint64_t tags;
     uint64_t lines;
     uint64_t slots;
     uint64_t lru;

@@ -70,6 +70,8 @@ static void forget_links(mr_cache *c) {
     r->largest = 0;
     atomic_store(&r->entries, 0);
     atomic_store(&r->cells_used, 0);
+    for (uint32_t tag = 0; tag < MR_TAGS; tag++)
+        atomic_store_explicit(&c->tags[tag], 0, memory_order_relaxed);
 }
 
 /* The cells may be those of another record. On the stack, as nothing can be
@@ -87,6 +89,7 @@ static int is_sound(mr_cache *c, const mr_slot *s) {
     uint32_t cells = mr_slot_cells(s);
 
     if (mr_slot_key_len(s) < 1 || s->value_len > r->geometry.max_value ||
+        mr_slot_tag(s) >= MR_TAGS ||
         atomic_load(&r->entries) >= r->geometry.max_entries ||
         (uint64_t)atomic_load(&r->cells_used) + cells >
             r->geometry.usable_cells)
@@ -109,6 +112,7 @@ static void keep(mr_cache *c, uint32_t slot) {
     mr_heap_append(&c->expiry, slot, mr_bits_of(mr_slot_expiry(c, s)));
     atomic_fetch_add(&r->entries, 1);
     atomic_fetch_add(&r->cells_used, cells);
+    atomic_fetch_add(&c->tags[mr_slot_tag(s)], 1);
     if (cells > r->largest)
         r->largest = cells;
 }
@@ -151,15 +155,15 @@ static void walk_cells(mr_cache *c) {
 void mr_cache_repair(mr_cache *c) {
     forget_links(c);
     mr_cells_unmark_all(c);
-    MR_FAULT(17);
-    finish_swap(c);
     MR_FAULT(18);
-    walk_slots(c);
+    finish_swap(c);
     MR_FAULT(19);
+    walk_slots(c);
+    MR_FAULT(20);
     mr_heap_order(&c->lru);
     mr_heap_order(&c->expiry);
     walk_cells(c);
-    MR_FAULT(20);
+    MR_FAULT(21);
     atomic_store(&c->region->journal, 0);
     atomic_fetch_add(&c->region->repairs, 1);
 }

@@ -155,6 +155,8 @@ static void write_fields(mr_slot *s, const mr_record *rec) {
     s->value_len = rec->value_len & 0xffffff;
     s->key_len_high = rec->key_len >> 8 & 0xff;
     s->key_len_low = rec->key_len & 0xff;
+    s->tag_high = rec->tag >> 8 & 0xff;
+    s->tag_low = rec->tag & 0xff;
     s->stamp = rec->stamp;
     atomic_store_explicit(&s->epoch, rec->epoch, memory_order_release);
     atomic_store_explicit(&s->tick, rec->tick, memory_order_relaxed);

@@ -19,6 +19,12 @@ static void sum_lines(mr_cache *c, double *total) {
     }
 }
 
+uint32_t mr_cache_tagged(mr_cache *c, uint32_t tag) {
+    if (tag >= MR_TAGS)
+        return 0;
+    return atomic_load_explicit(&c->tags[tag], memory_order_relaxed);
+}
+
 void mr_cache_stats(mr_cache *c, mr_stats *out) {
     mr_region *r = c->region;
     double total[MR_COUNTERS];

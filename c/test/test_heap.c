@@ -11,7 +11,7 @@ enum { SLOTS = 300 };
 typedef struct fixture {
     mr_heap_node nodes[SLOTS];
     uint32_t count;
-    uint32_t places[SLOTS];
+    unsigned char places[SLOTS][MR_HEAP_PLACE];
     mr_heap heap;
     uint64_t key[SLOTS]; /* the model */
     int present[SLOTS];
@@ -21,7 +21,7 @@ static void set_up(fixture *f) {
     memset(f, 0, sizeof *f);
     f->heap.nodes = f->nodes;
     f->heap.count = &f->count;
-    f->heap.places = (unsigned char *)f->places;
+    f->heap.places = f->places[0];
     f->heap.stride = sizeof f->places[0];
 }
 
@@ -97,9 +97,9 @@ static void test_check_finds_what_is_out_of_place(void **state) {
     assert_true(mr_heap_check(&f.heap, SLOTS) == 7);
     f.nodes[7].key_low = 107;
     assert_true(mr_heap_check(&f.heap, SLOTS) == -1);
-    f.places[4] = 5;
+    f.places[4][0] = 5;
     assert_true(mr_heap_check(&f.heap, SLOTS) >= 0);
-    f.places[4] = 4;
+    f.places[4][0] = 4;
     assert_true(mr_heap_check(&f.heap, 19) == 19);
 }
 

@@ -142,7 +142,7 @@ static void test_death_in_a_change(void **state) {
          .evicts = -1}};
 
     (void)state;
-    for (int point = 1; point <= 16; point++) {
+    for (int point = 1; point < MR_FAULT_IN_REPAIR; point++) {
         int died = 0;
 
         for (size_t i = 0; i < sizeof deaths / sizeof deaths[0]; i++) {
@@ -158,7 +158,7 @@ static void test_death_in_a_change(void **state) {
  * overwrite. */
 static void test_death_in_a_repair(void **state) {
     (void)state;
-    for (int point = 17; point <= MR_FAULT_POINTS; point++) {
+    for (int point = MR_FAULT_IN_REPAIR; point <= MR_FAULT_POINTS; point++) {
         death d = {.operation = overwrite, .touched = 20, .evicts = -1};
 
         d.c = full_region();

@@ -36,6 +36,7 @@ local pcall = pcall
 local setmetatable = setmetatable
 local tonumber = tonumber
 local tostring = tostring
+local type = type
 
 local _M = {}
 local mt = { __index = _M }
@@ -60,6 +61,8 @@ local STATS = { "entries", "max_entries", "bytes_used", "max_bytes",
                 "region_bytes", "epoch", "hits", "misses", "puts", "removed",
                 "expired", "evicted", "evicted_for_space", "refused",
                 "lock_timeouts", "repairs" }
+
+local MAX_TAG = 1023 -- MR_TAGS - 1
 
 -- Room for ids and records where nobody says how much: twice a usual one. Pages
 -- that are never touched are never taken from the system.
@@ -325,6 +328,38 @@ function _M.bump_epoch(self)
 end
 
 
+-- ------------------------------------------------------------------ tags --
+
+---
+-- Says what entries are counted by. Those that are there already keep the tag
+-- they have.
+-- @param classifier function(session) -> tag, an integer from 0 (none) to 1023;
+--        anything else is taken for 0. Called whenever a session is put.
+function _M.classify(self, classifier)
+    self.classifier = classifier
+end
+
+
+---
+-- How many entries of all workers have that tag.
+function _M.tagged(self, tag)
+    return C.mr_cache_tagged(self.handle, tag)
+end
+
+
+local function tag_of(self, session)
+    local ok, tag = pcall(self.classifier, session)
+    if not ok then
+        log.warn_limited("classify", "classify failed: ", tostring(tag))
+    elseif type(tag) == "number" and tag >= 0 and tag <= MAX_TAG
+           and tag % 1 == 0
+    then
+        return tag
+    end
+    return 0
+end
+
+
 -- ---------------------------------------------------------------- writes --
 
 ---
@@ -333,12 +368,16 @@ end
 -- @param flags sum of the PUT_ flags
 -- @param times { stamp, fresh_until, expires_at } in ms of the region's clock
 -- @param token of `token`, or nil
+-- @param session whose record it is, to be counted by its tag; or nil
 -- @return mr_rc
-function _M.put(self, id, text, flags, times, token)
+function _M.put(self, id, text, flags, times, token, session)
+    -- first of all: what it calls may put as well
+    local tag = self.classifier and session and tag_of(self, session) or 0
     local args = self.put_args
     args.key, args.key_len = id, #id
     args.value, args.value_len = text, #text
     args.flags = flags
+    args.tag = tag
     args.now = clock()
     args.stamp = times.stamp
     args.fresh_until = times.fresh_until

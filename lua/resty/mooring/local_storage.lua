@@ -178,7 +178,7 @@ local function put(self, s, flags)
 
     keep_house(self)
     local rc = self.cache:put(s.id, text, flags + self.put_flags,
-                              times_of(self, s))
+                              times_of(self, s), nil, s)
     if rc == 0 then
         return true
     end
@@ -370,6 +370,31 @@ function _M.close(self)
         self.cache:close()
     end
     return true
+end
+
+
+---
+-- Says what sessions are counted by, in this object and from now on.
+-- @param classifier function(session) -> integer from 0 (none) to 1023; it is
+--        called whenever a session is stored, and must not change it
+function _M.classify(self, classifier)
+    if not options.callable(classifier) then
+        error("classifier must be a function", 2)
+    end
+    if not self.closed then
+        self.cache:classify(classifier)
+    end
+end
+
+
+---
+-- How many sessions there are, of all workers, that were classified so.
+-- @return count; or nil, message, code: closed
+function _M.tagged(self, tag)
+    if self.closed then
+        return closed()
+    end
+    return self.cache:tagged(tag)
 end
 
 

@@ -420,8 +420,8 @@ local function write(self, s, method)
     end
 
     local left = self.tells_expiry and self.remote:lifetime(s)
-    local kept = copies.fill(self, id, text, copies.times(self, asked, left),
-                             token, cache.PUT_BUMP)
+    local times = copies.times(self, asked, left)
+    local kept = copies.fill(self, id, s, text, times, token, cache.PUT_BUMP)
     if not kept and self.coherence and #text <= self.max_record then
         -- Most often our own write, pushed back to us before its reply was
         -- read. The session is about to be used.
@@ -584,6 +584,31 @@ function _M.close(self)
         return nil, err, code
     end
     return true
+end
+
+
+---
+-- Says what sessions are counted by, in this object and from now on.
+-- @param classifier function(session) -> integer from 0 (none) to 1023; it is
+--        called whenever a copy is kept, and must not change the session
+function _M.classify(self, classifier)
+    if not options.callable(classifier) then
+        error("classifier must be a function", 2)
+    end
+    if not self.closed then
+        self.cache:classify(classifier)
+    end
+end
+
+
+---
+-- How many copies there are here, of all workers, that were classified so.
+-- @return count; or nil, message, code: closed
+function _M.tagged(self, tag)
+    if self.closed then
+        return closed()
+    end
+    return self.cache:tagged(tag)
 end
 
 

@@ -61,12 +61,13 @@ end
 
 
 -- Puts a copy: true when it is kept.
-local function put(self, id, text, times, token, flags)
+local function put(self, id, s, text, times, token, flags)
     local coherence = self.coherence
     if coherence and not coherence:may_keep() then
         return false
     end
-    local rc = self.cache:put(id, text, cache.PUT_TOKEN + flags, times, token)
+    local rc = self.cache:put(id, text, cache.PUT_TOKEN + flags, times, token,
+                              s)
     if rc == cache.TOO_LARGE then
         self.too_large = self.too_large + 1
     end
@@ -76,13 +77,14 @@ end
 
 ---
 -- Keeps a copy if nothing has happened to the session since the token.
+-- @param s the session, text its record
 -- @param flags of cache.put beside PUT_TOKEN; not 0: this is a write of ours,
 --        so a copy that is there may be older
 -- @return true when it is kept
-function _M.fill(self, id, text, times, token, flags)
+function _M.fill(self, id, s, text, times, token, flags)
     if self.closed then
         return false
-    elseif put(self, id, text, times, token, flags) then
+    elseif put(self, id, s, text, times, token, flags) then
         return true
     elseif flags ~= 0 then
         self.cache:invalidate(id, QUIETLY)
@@ -159,7 +161,7 @@ end
 function _M.fill_and_renew(self, id, s, asked, token)
     local times = _M.times(self, asked, self.ttl_ms / 1000)
     times.fresh_until = min(asked + claim_ms(self), believed_until(self, asked))
-    local kept = _M.fill(self, id, s._record, times, token, 0)
+    local kept = _M.fill(self, id, s, s._record, times, token, 0)
     _M.renew(self, s, kept and self.cache:last_ref())
 end
 

@@ -46,7 +46,8 @@ local function keep(self, id, s, left, asked, token)
     if self.remote:is_due(s, left) then
         copies.fill_and_renew(self, id, s, asked, token)
     else
-        fill(self, id, s._record, copies.times(self, asked, left), token, 0)
+        fill(self, id, s, s._record, copies.times(self, asked, left), token,
+             0)
     end
 end
 
@@ -70,7 +71,7 @@ local function ask_plainly(self, id, token)
     end
     local text = encode(s)
     if text then
-        fill(self, id, text, copies.times(self, asked), token, 0)
+        fill(self, id, s, text, copies.times(self, asked), token, 0)
     end
     return s
 end
@@ -207,7 +208,8 @@ function _M.refetch(self, id)
         if self.closed then
             return
         elseif s and left > 0 then
-            fill(self, id, s._record, copies.times(self, asked, left), token, 0)
+            fill(self, id, s, s._record, copies.times(self, asked, left),
+                 token, 0)
         elseif code == NOT_FOUND then
             copies.vanish(self, id, token)
         end

@@ -1,0 +1,157 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- How loaded each backend is, as all workers of this nginx see it: requests
+-- under way, and sessions bound to it.
+--
+--     label     a small number for a URL, the same in all workers and after a
+--               reload; 0: none (1,023 URLs in the life of this nginx have one)
+--     in flight counted by each worker in a row of its own (c/load.c); a worker
+--               that is killed leaves nothing behind
+--     sessions  those of the storage's local tier that are bound to the URL: a
+--               storage counts them by tag, and the tag is the label
+--     version   a number that moves when the set of backends has changed; each
+--               request gets it for nothing when it begins
+--
+-- A label is only ever given to a URL somebody has configured: bindings come
+-- from Redis, and whoever can write there could else use all of them up. So
+-- sessions of a backend nobody has named yet are counted from the next time
+-- their record is read.
+
+local mooring_ffi = require "resty.mooring.ffi"
+
+local C = mooring_ffi.C
+local ffi = mooring_ffi.ffi
+
+local error = error
+local find = string.find
+local setmetatable = setmetatable
+local sub = string.sub
+local type = type
+
+local _M = {}
+local mt = { __index = _M }
+
+local NONE = 0
+
+
+---
+-- Opens the table of that name, or makes it. For init_by_lua: tables made in a
+-- worker are that worker's own.
+-- @param name string of 1 to 255 bytes
+-- @return the table; raises for another name, and when there is no memory
+function _M.open(name)
+    if type(name) ~= "string" or name == "" or #name > 255 then
+        error("name must be a string of 1 to 255 bytes", 2)
+    end
+    local out = ffi.new("mr_load *[1]")
+    local rc = C.mr_load_open(name, #name, out)
+    if rc ~= 0 then
+        error("could not open the load table: " .. mooring_ffi.strerror(rc), 2)
+    end
+    return setmetatable({ handle = out[0], labels = {} }, mt)
+end
+
+
+---
+-- The label of a backend's URL, which gets one if it has none.
+-- @param url string, as configured: without fragment
+-- @return integer from 1 to 1023, or 0 when no label is left
+function _M.label(self, url)
+    local label = self.labels[url]
+    if not label then
+        label = C.mr_load_label(self.handle, url, #url)
+        if label ~= NONE then
+            self.labels[url] = label
+        end
+    end
+    return label
+end
+
+
+-- The label of a URL that a binding names: 0 unless it is a backend's.
+local function label_of_binding(self, url)
+    local fragment = find(url, "#", 1, true)
+    if fragment then
+        url = sub(url, 1, fragment - 1)
+    end
+    local label = self.labels[url]
+    if not label then
+        label = C.mr_load_find(self.handle, url, #url)
+        if label ~= NONE then
+            self.labels[url] = label
+        end
+    end
+    return label
+end
+
+
+---
+-- A request to the backend of that label begins: the hot path.
+-- @return the version of the set of backends
+function _M.begin(self, label)
+    return C.mr_load_begin(self.handle, label)
+end
+
+
+---
+-- It has ended, in the worker it began in.
+function _M.finish(self, label)
+    C.mr_load_finish(self.handle, label)
+end
+
+
+---
+-- @return how many requests are under way to that backend, of all workers
+function _M.inflight(self, label)
+    return C.mr_load_inflight(self.handle, label)
+end
+
+
+---
+-- The version of the set of backends, at first 1.
+function _M.version(self)
+    return C.mr_load_version(self.handle)
+end
+
+
+---
+-- Tells all workers that the set of backends has changed.
+-- @return the new version
+function _M.bump_version(self)
+    return C.mr_load_bump_version(self.handle)
+end
+
+
+---
+-- Lets a storage count its sessions by backend. Storages that share a region
+-- must use one table.
+-- @param storage any; one that cannot count has no sessions
+-- @return whether it can
+function _M.attach(self, storage)
+    self.storage = nil
+    if type(storage.classify) ~= "function"
+       or type(storage.tagged) ~= "function"
+    then
+        return false
+    end
+    storage:classify(function(session)
+        local url = session.metadata and session.metadata.backend_url
+        return url and label_of_binding(self, url) or NONE
+    end)
+    self.storage = storage
+    return true
+end
+
+
+---
+-- @return how many sessions this instance knows that are bound to the backend
+function _M.sessions(self, label)
+    if not self.storage or label == NONE then
+        return 0
+    end
+    return self.storage:tagged(label) or 0
+end
+
+
+return _M
