@@ -76,8 +76,35 @@ $(BUILD)/test/%: c/test/%.c $(wildcard c/test/*.h) $(TEST_OBJECTS) | $(BUILD)/te
 	$(Q)$(CC) $(MR_CFLAGS) $(CPPFLAGS) $(CFLAGS) -Ic -o $@ $< $(TEST_OBJECTS) \
 	    $(LDFLAGS) $(MR_LIBS) -lcmocka
 
+# The kill matrix counts every store to the region: -fsanitize=thread makes the
+# compiler call a function before each, and c/test/stores.c is these functions.
+STORE_OBJECTS := $(SOURCES:c/%.c=$(BUILD)/obj/stores/%.o)
+STORE_CFLAGS   = $(MR_CFLAGS) -DMR_TESTING -Ic \
+                 $(filter-out -fsanitize=% --coverage -fprofile-%,$(CFLAGS))
+KILL_MATRIX    = $(BUILD)/test/test_kill_matrix
+
+$(BUILD)/obj/stores/%.o: c/%.c $(HEADERS)
+	@mkdir -p $(BUILD)/obj/stores
+	$(call say,CC  ,$@)
+	$(Q)$(CC) $(STORE_CFLAGS) $(CPPFLAGS) -fsanitize=thread -w -c -o $@ $<
+
+$(KILL_MATRIX): c/test/test_kill_matrix.c $(wildcard c/test/*.h) \
+                c/test/operations.c c/test/stores.c c/test/support.c \
+                $(STORE_OBJECTS) | $(BUILD)/test
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(STORE_CFLAGS) $(CPPFLAGS) -o $@ $(filter %.c %.o,$^) \
+	    $(filter-out -fsanitize=% --coverage,$(LDFLAGS)) $(MR_LIBS) -lcmocka
+
+.PHONY: kill-matrix
+kill-matrix: ## kill a process at every step of every write to a region; then seeded bugs
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory $(KILL_MATRIX)
+	@$(KILL_MATRIX)
+	@SEEDED_CC='$(CC) $(STORE_CFLAGS) $(CPPFLAGS)' BUILD=$(BUILD) \
+	    SEEDED_LIBS='$(MR_LIBS) -lcmocka' c/test/seeded $(BUGS)
+
 # Objects of the tests stay, for the next run.
-.SECONDARY: $(TEST_OBJECTS)
+.SECONDARY: $(TEST_OBJECTS) $(STORE_OBJECTS)
 
 .PHONY: c-tests
 c-tests: $(C_TESTS)

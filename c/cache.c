@@ -73,6 +73,7 @@ int mr_cache_lock_region(mr_cache *c) {
         mr_cache_repair(c);
         mr_region_consistent(c->region);
     }
+    MR_FAULT(LOCKED);
     return MR_OK;
 }
 

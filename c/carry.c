@@ -78,6 +78,7 @@ static void copy_entry(const mr_cache *from, const use *u, mr_cache *to,
     slot = mr_slot_fill(to, &rec);
     mr_slot_commit(&to->slots[slot]);
     mr_slot_link(to, slot);
+    MR_FAULT(CARRIED);
 }
 
 static int carry_locked(mr_cache *from, mr_cache *to) {

@@ -143,6 +143,7 @@ static int check_cells(mr_cache *c, const report *to) {
 
     if (rc == MR_OK)
         rc = check_free_cells(c, to);
+    MR_FAULT(MARKED);
     mr_cells_unmark_all(c);
     return rc;
 }

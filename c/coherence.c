@@ -52,6 +52,7 @@ void mr_cache_flush(mr_cache *c) {
     uint32_t epoch = mr_cache_bump_epoch(c);
     uint32_t was = atomic_load(from);
 
+    MR_FAULT(EPOCH_BUMPED);
     while ((int32_t)(epoch - was) > 0 &&
            !atomic_compare_exchange_weak(from, &was, epoch))
         ;
@@ -78,8 +79,10 @@ int mr_cache_set_server(mr_cache *c, double server) {
     if (was != 0) {
         mr_cache_bump_epoch(c);
         mr_cache_set_lease(c, 0);
+        MR_FAULT(LEASE_ENDED);
     }
     atomic_store(&c->region->server, mr_bits_of(server));
+    MR_FAULT(SERVER_SET);
     if (was != 0)
         mr_cache_bump_epoch(c);
     return was != 0;
@@ -108,8 +111,10 @@ int mr_listener_claim(mr_cache *c, double self, double now, double patience) {
     if (owner != 0 && now - number(&r->listener_beat) < patience)
         return 0;
     atomic_store(&r->listener_beat, mr_bits_of(now));
+    MR_FAULT(BEAT_SET);
     if (!swap(&r->listener_owner, owner, self))
         return 0;
+    MR_FAULT(CLAIMED);
     atomic_store(&r->listener_leaving, 0);
     atomic_store(&r->listener_successor, 0);
     atomic_store(&r->listener_ready, 0);
@@ -166,8 +171,10 @@ int mr_listener_grant(mr_cache *c, double self, double successor, double now) {
     if (successor == 0 || mr_listener_ready_successor(c, self) != successor)
         return 0;
     atomic_store(&r->listener_beat, mr_bits_of(now));
+    MR_FAULT(GRANT_BEAT);
     if (!swap(&r->listener_owner, self, successor))
         return 0;
+    MR_FAULT(GRANTED);
     atomic_store(&r->listener_leaving, 0);
     atomic_store(&r->listener_ready, 0);
     swap(&r->listener_successor, successor, 0);
@@ -179,5 +186,6 @@ void mr_listener_resign(mr_cache *c, double self) {
 
     if (swap(&r->listener_successor, self, 0))
         swap(&r->listener_ready, self, 0);
+    MR_FAULT(SUCCESSOR_GONE);
     swap(&r->listener_owner, self, 0);
 }

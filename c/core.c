@@ -77,8 +77,10 @@ const char *mr_secret(void) { return secret[0] != '\0' ? secret : NULL; }
 long mr_alloc_left = -1;
 int mr_fault_at;
 long mr_fault_skip;
+long mr_fault_passes[MR_FAULT_END];
 
 void mr_fault_point(int point) {
+    mr_fault_passes[point]++;
     if (point == mr_fault_at && mr_fault_skip-- == 0)
         raise(SIGKILL);
 }

@@ -27,6 +27,7 @@ static void use(mr_cache *c, mr_slot *s, double now) {
 
     atomic_store_explicit(&s->tick, mr_next_tick(c, now) | 1,
                           memory_order_relaxed);
+    MR_FAULT(USED);
     if (slide > 0)
         mr_slot_set_fresh(s, now + slide);
 }
@@ -132,7 +133,9 @@ int mr_cache_renew(mr_cache *c, double ref, double fresh_until,
         atomic_store_explicit(&s->expires_at,
                               mr_bits_of(mr_time_kept(expires_at)),
                               memory_order_relaxed);
+        MR_FAULT(RENEWED);
         mr_slot_set_fresh(s, mr_time_kept(fresh_until));
+        MR_FAULT(MARK_MOVED);
         mr_heap_update(&c->expiry, slot, mr_bits_of(mr_slot_expiry(c, s)));
         rc = MR_OK;
     }

@@ -111,12 +111,13 @@ void mr_drop(mr_cache *c, uint32_t slot, int reason, enum mr_counter count) {
     mr_slot *s = &c->slots[slot];
 
     hand_back(c, s, reason);
-    MR_FAULT(8);
+    MR_FAULT(HANDED_BACK);
     mr_slot_retire(s);
-    MR_FAULT(9);
+    MR_FAULT(RETIRED);
     mr_slot_unlink(c, slot);
+    MR_FAULT(UNLINKED);
     mr_slot_release(c, slot);
-    MR_FAULT(10);
+    MR_FAULT(RELEASED);
     mr_cache_count(c, count);
 }
 

@@ -64,8 +64,9 @@ static void count_entry(mr_cache *c, const mr_slot *s, int32_t sign) {
     int32_t cells = (int32_t)mr_slot_cells(s);
 
     add_to(&c->region->entries, sign);
+    MR_FAULT(HALF_COUNTED);
     add_to(&c->region->cells_used, sign < 0 ? -cells : cells);
-    MR_FAULT(17);
+    MR_FAULT(UNTAGGED);
     add_to(&c->tags[mr_slot_tag(s)], sign);
 }
 
@@ -73,10 +74,11 @@ void mr_slot_link(mr_cache *c, uint32_t slot) {
     const mr_slot *s = &c->slots[slot];
 
     mr_index_add(c, slot);
-    MR_FAULT(4);
+    MR_FAULT(INDEXED);
     mr_heap_push(&c->lru, slot, mr_slot_tick(s));
+    MR_FAULT(IN_LRU);
     mr_heap_push(&c->expiry, slot, mr_bits_of(mr_slot_expiry(c, s)));
-    MR_FAULT(5);
+    MR_FAULT(IN_HEAPS);
     count_entry(c, s, 1);
 }
 
@@ -84,9 +86,10 @@ void mr_slot_unlink(mr_cache *c, uint32_t slot) {
     const mr_slot *s = &c->slots[slot];
 
     index_remove(c, slot);
-    MR_FAULT(6);
+    MR_FAULT(UNINDEXED);
     mr_heap_remove(&c->lru, slot);
-    MR_FAULT(7);
+    MR_FAULT(OUT_OF_LRU);
     mr_heap_remove(&c->expiry, slot);
+    MR_FAULT(OUT_OF_HEAPS);
     count_entry(c, s, -1);
 }

@@ -195,20 +195,21 @@ static void swap_in(mr_cache *c, uint32_t slot, uint32_t old) {
     _Atomic uint64_t *journal = &c->region->journal;
 
     atomic_store(journal, (uint64_t)(slot + 1) << 32 | old);
-    MR_FAULT(11);
+    MR_FAULT(JOURNALED);
     mr_slot_commit(&c->slots[slot]);
-    MR_FAULT(12);
+    MR_FAULT(COMMITTED);
     if (old != 0) {
         mr_slot_retire(&c->slots[old - 1]);
-        MR_FAULT(13);
+        MR_FAULT(OLD_RETIRED);
         mr_slot_unlink(c, old - 1);
-        MR_FAULT(14);
+        MR_FAULT(OLD_UNLINKED);
         mr_slot_release(c, old - 1);
     }
-    MR_FAULT(15);
+    MR_FAULT(OLD_RELEASED);
     mr_slot_link(c, slot);
-    MR_FAULT(16);
+    MR_FAULT(NEW_LINKED);
     atomic_store(journal, 0);
+    MR_FAULT(JOURNAL_CLEARED);
 }
 
 static int put_locked(mr_cache *c, putting *w, double *ref) {

@@ -5,6 +5,7 @@
 #include "registry.h"
 
 #include "alloc.h"
+#include "fault.h"
 
 #include <string.h>
 
@@ -87,8 +88,10 @@ void mr_map_claim_line(mr_map *map) {
     if (mr_map_line(map) == &map->own) {
         mr_line *line = mr_region_line(map->region);
 
+        MR_FAULT(LINE_TAKEN);
         for (int i = 0; i < MR_COUNTERS; i++)
             mr_line_add(line, i, atomic_load(&map->own.count[i]));
+        MR_FAULT(LINE_FILLED);
         atomic_store_explicit(&map->line, line, memory_order_relaxed);
     }
     mr_registry_unlock();

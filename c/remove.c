@@ -28,6 +28,7 @@ int mr_cache_remove(mr_cache *c, const char *key, uint32_t key_len,
     if (key == NULL || key_len < 1)
         return MR_INVALID;
     mr_cache_bump(c, key, key_len);
+    MR_FAULT(STRIPE_BUMPED);
     if (mr_cache_lock(c) != MR_OK)
         return MR_BUSY;
     link = find_link(c, key, key_len);

@@ -154,16 +154,19 @@ static void walk_cells(mr_cache *c) {
 
 void mr_cache_repair(mr_cache *c) {
     forget_links(c);
+    MR_FAULT(LINKS_FORGOTTEN);
     mr_cells_unmark_all(c);
-    MR_FAULT(18);
+    MR_FAULT(MARKS_CLEARED);
     finish_swap(c);
-    MR_FAULT(19);
+    MR_FAULT(SWAP_FINISHED);
     walk_slots(c);
-    MR_FAULT(20);
+    MR_FAULT(SLOTS_WALKED);
     mr_heap_order(&c->lru);
     mr_heap_order(&c->expiry);
+    MR_FAULT(HEAPS_ORDERED);
     walk_cells(c);
-    MR_FAULT(21);
+    MR_FAULT(CELLS_WALKED);
     atomic_store(&c->region->journal, 0);
     atomic_fetch_add(&c->region->repairs, 1);
+    MR_FAULT(REPAIRED);
 }

@@ -144,6 +144,7 @@ static uint32_t write_cells(mr_cache *c, const mr_record *rec) {
         cell = &c->cells[*link - 1];
         copy_part(rec, &at, n, cell->bytes);
         link = &cell->next;
+        MR_FAULT(CELL_TAKEN);
     }
     *link = 0;
     return first;
@@ -170,10 +171,11 @@ uint32_t mr_slot_fill(mr_cache *c, const mr_record *rec) {
     mr_slot *s = &c->slots[slot];
     uint32_t cells;
 
-    MR_FAULT(1);
+    MR_FAULT(SLOT_TAKEN);
     s->first = write_cells(c, rec);
-    MR_FAULT(2);
+    MR_FAULT(CELLS_WRITTEN);
     write_fields(s, rec);
+    MR_FAULT(FIELDS_WRITTEN);
     cells = mr_slot_cells(s);
     if (cells > c->region->largest)
         c->region->largest = cells;
@@ -196,6 +198,7 @@ static void release_cells(mr_cache *c, const mr_slot *s) {
     for (uint32_t n = mr_slot_cells(s); n > 1; n--)
         last = c->cells[last - 1].next;
     c->cells[last - 1].next = c->region->free_cell;
+    MR_FAULT(CELLS_CHAINED);
     c->region->free_cell = s->first;
 }
 
@@ -203,8 +206,9 @@ void mr_slot_release(mr_cache *c, uint32_t slot) {
     mr_slot *s = &c->slots[slot];
 
     release_cells(c, s);
-    MR_FAULT(3);
+    MR_FAULT(CELLS_FREE);
     s->first = 0;
+    MR_FAULT(SLOT_EMPTY);
     if (mr_slot_generation(s) >= MR_LAST_GENERATION)
         return;
     s->next = c->region->free_slot;

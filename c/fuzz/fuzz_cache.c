@@ -180,7 +180,7 @@ static void one_step(run *r, tape *t) {
 
         which = tape_byte(t) % STEPS;
         if (how < 128) {
-            step_doom(1 + (int)(how % MR_FAULT_POINTS), (int)(how / 64));
+            step_doom(1 + (int)(how % MR_FAULT_LAST_OF_ENTRIES), (int)(how / 64));
         } else {
             r->starved = 1;
             mr_alloc_left = how % 2;

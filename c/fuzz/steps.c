@@ -66,7 +66,7 @@ static void take_over(run *r, int by, int at) {
     mr_alloc_left = -1;
     TRACE("    dies at point %d\n", at);
     new_handle(r, by);
-    if (at >= 17)
+    if (at >= MR_FAULT_LINKS_FORGOTTEN)
         step_doom(at, 0);
     while (survive(repair, r->handles[by].cache) == DIED)
         new_handle(r, by);

@@ -432,7 +432,7 @@ static int put_and_die(void *arg) {
 /* Wherever the process died, the entry is counted for the tag it has. */
 static void test_tags_are_counted_again_after_a_death(void **state) {
     (void)state;
-    for (int point = 1; point < MR_FAULT_IN_REPAIR; point++) {
+    for (int point = 1; point < MR_FAULT_LINKS_FORGOTTEN; point++) {
         death d = {.c = open_private(3, 0, 0), .point = point};
         uint32_t six, seven;
 

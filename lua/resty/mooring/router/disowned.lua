@@ -115,8 +115,8 @@ function _M.add(self, id, reference, path)
     elseif self.count >= MAX_WAITING then
         return drop(self, id, "too many are waiting")
     end
-    put(self, id, { reference = reference, path = path, at = ngx.req.start_time(),
-                    tries = 0 })
+    put(self, id, { reference = reference, path = path,
+                    at = ngx.req.start_time(), tries = 0 })
     if not self.busy then
         self.busy = ngx.timer.at(0, run, self) or false
     end
