@@ -695,4 +695,29 @@ describe("resty.mooring.transport.blocking", function()
             t:poll()
         end)
     end)
+
+    describe("with a Redis whose clients are all taken", function()
+        local taken
+
+        setup(function()
+            taken = servers.redis { "--maxclients", "1" }
+            assert(blocking.new({ host = "127.0.0.1", port = taken.port,
+                connect_timeout = 1, command_timeout = 5 }):ready())
+        end)
+
+        -- It says so and hangs up before it is asked anything, sooner or later
+        -- than what on_up sends.
+        it("fails, most often with its words, also when something is sent first", function()
+            local told = 0
+            for _ = 1, 100 do
+                local t = connect { port = taken.port }
+                t.on_up[1] = function() t:enqueue { "INFO" } end
+                local replies, err, code = t:call { { "PING" } }
+                assert.is_nil(replies)
+                assert.equal("unavailable", code)
+                told = told + (err:find("max number of clients", 1, true) and 1 or 0)
+            end
+            assert.is_true(told > 0)
+        end)
+    end)
 end)

@@ -117,7 +117,7 @@ end
 -- replaced first, since callbacks may use the transport again.
 local function drop(self, err, code)
     local conn, waiting = self.conn, self.waiting
-    self.conn = nil
+    self.conn, self.lost = nil, err
     self.waiting = new_fifo()
     self.unanswered = 0
     C.mr_conn_close(ffi_gc(conn, nil))
@@ -181,11 +181,13 @@ local function receive(self, deadline)
         return rc
     end
 
-    local reply = reply_slot[0]
+    local value = decode(reply_slot[0])
+    C.mr_reply_free(reply_slot[0])
     local waiting = self.waiting
     if size(waiting) == 0 then
-        C.mr_reply_free(reply)
-        drop_failed(self, "use the connection to", "an unexpected reply")
+        drop_failed(self, "use the connection to",
+                    type(value) == "table" and value.err -- it takes its leave
+                    or "an unexpected reply")
         return PROTOCOL
     end
     local entry = pop(waiting)
@@ -193,8 +195,6 @@ local function receive(self, deadline)
         self.unanswered = 0
     end
 
-    local value = decode(reply)
-    C.mr_reply_free(reply)
     complete(entry, value)
     return OK
 end
@@ -287,6 +287,12 @@ local function open(self)
 end
 
 
+-- What became of a handshake says nothing of the commands: none was sent.
+local function without_unknown(err)
+    return sub(err, -#UNKNOWN) == UNKNOWN and sub(err, 1, -#UNKNOWN - 1) or err
+end
+
+
 local function shake_hands(self)
     local commands = protocol.handshake(self.opts)
     if #commands == 0 then
@@ -295,8 +301,7 @@ local function shake_hands(self)
 
     local replies, err = exchange(self, encode_all(commands), #commands)
     if not replies then
-        -- Whatever became of the handshake, no command was sent.
-        return nil, sub(err, 1, -#UNKNOWN - 1)
+        return nil, without_unknown(err)
     end
     local ok
     ok, err = protocol.check_handshake(commands, replies, self.opts)
@@ -353,6 +358,11 @@ local function connect(self)
     for i = 1, #self.on_up do
         self.on_up[i]()
     end
+    if not self.conn then -- what was sent for them has found it closed
+        err = without_unknown(self.lost)
+        fail_queued(self, err, errors.UNAVAILABLE)
+        return nil, err, errors.UNAVAILABLE
+    end
     return true
 end
 
@@ -380,6 +390,7 @@ function _M.new(opts)
         command_ms = opts.command_timeout * 1000,
         max_queue = opts.max_queue or MAX_QUEUE,
         conn = nil,
+        lost = nil,             -- why the last connection was given up
         closed = false,
         polling = false,
         queue = new_fifo(),     -- { bytes, callback } not sent yet
