@@ -226,6 +226,15 @@ describe("resty.mooring.coherence", function()
             assert.same({}, doubted)
         end)
 
+        it("that has neither keys nor none is no message", function()
+            live()
+            for _, odd in ipairs { 7, "mooring:session:a", { err = "ERR x" } } do
+                local commands, err = coherence:take { "message", CHANNEL, odd, n = 3 }
+                assert.is_nil(commands)
+                assert.equal("a reply that is no invalidation message", err)
+            end
+        end)
+
         it("about other keys changes nothing", function()
             put "a"
             prove()

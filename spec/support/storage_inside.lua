@@ -141,6 +141,17 @@ function ops.block(args)
     return result(true)
 end
 
+--- Turns the event loop n times. The milliseconds it took, and the slowest.
+function ops.turn(args)
+    local began, slowest = clock(), 0
+    for _ = 1, args.n do
+        local before = clock()
+        sleep(0.001)
+        slowest = math.max(slowest, clock() - before)
+    end
+    return { ms = clock() - began, slowest = slowest }
+end
+
 --- Waits, as a request that is under way when something happens.
 function ops.linger(args)
     events:incr("lingering", 1, 0)

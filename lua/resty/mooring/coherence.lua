@@ -316,6 +316,12 @@ local function keys_changed(self, keys)
 end
 
 
+-- An array, or nil for all of them.
+local function are_keys(keys)
+    return keys == false or type(keys) == "table" and keys.n ~= nil
+end
+
+
 local STEPS = {}
 
 function STEPS.id(self, reply)
@@ -350,7 +356,7 @@ end
 
 function STEPS.live(self, reply)
     if type(reply) ~= "table" or reply[1] ~= "message"
-       or reply[2] ~= CHANNEL
+       or reply[2] ~= CHANNEL or not are_keys(reply[3])
     then
         return nil, "a reply that is no invalidation message"
     end

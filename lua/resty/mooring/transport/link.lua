@@ -138,14 +138,16 @@ end
 
 ---
 -- Waits for bytes and feeds the reader.
--- @return true (also when the read timed out); or nil, message: the link is
---         dead
+-- @return how many bytes (0 when the read timed out); or nil, message: the link
+--         is dead
 function _M.receive(self)
     local bytes, err = self.sock:receiveany(CHUNK)
     if bytes then
-        return self.reader:feed(bytes)
+        local ok
+        ok, err = self.reader:feed(bytes)
+        return ok and #bytes, err
     elseif err == "timeout" then
-        return true
+        return 0
     end
     return nil, "connection lost: " .. err
 end
