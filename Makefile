@@ -109,6 +109,90 @@ kill-matrix: ## kill a process at every step of every write to a region; then se
 .PHONY: c-tests
 c-tests: $(C_TESTS)
 
+# ------------------------------------------------- fuzzing and sanitizers --
+
+FUZZ_CC      ?= clang
+FUZZ_SECONDS ?= 60
+SANITIZE      = -fsanitize=address,undefined -fno-sanitize-recover=all \
+                -fno-omit-frame-pointer
+
+# The targets of c/fuzz: each is linked with the objects of the core, built so
+# that allocations fail and processes die on demand.
+FUZZ_CFLAGS   = -std=c11 -D_GNU_SOURCE $(WARNINGS) -DMR_TESTING -Ic -O1 -g \
+                $(SANITIZE) -fsanitize=fuzzer-no-link
+FUZZ_CORE    := $(SOURCES:c/%.c=$(BUILD)/fuzz/obj/core/%.o)
+FUZZ_OBJECTS_cache = $(patsubst %,$(BUILD)/fuzz/obj/%.o,fuzz_cache keys model \
+                watch steps step_put step_many carried)
+FUZZ_OBJECTS_resp = $(patsubst %,$(BUILD)/fuzz/obj/%.o,fuzz_resp wire)
+FUZZ_LDFLAGS_cache = -Wl,--wrap=mr_fault_point
+FUZZ_LDFLAGS_resp = -Wl,--wrap=malloc
+FUZZ_TARGETS  = $(BUILD)/fuzz/fuzz_cache $(BUILD)/fuzz/fuzz_resp
+
+$(BUILD)/fuzz/obj/core:
+	@mkdir -p $@
+
+$(BUILD)/fuzz/obj/core/%.o: c/%.c $(HEADERS) | $(BUILD)/fuzz/obj/core
+	$(call say,CC  ,$@)
+	$(Q)$(FUZZ_CC) $(FUZZ_CFLAGS) -c -o $@ $<
+
+$(BUILD)/fuzz/obj/%.o: c/fuzz/%.c $(HEADERS) $(wildcard c/fuzz/*.h) \
+                       | $(BUILD)/fuzz/obj/core
+	$(call say,CC  ,$@)
+	$(Q)$(FUZZ_CC) $(FUZZ_CFLAGS) -c -o $@ $<
+
+$(BUILD)/fuzz/fuzz_cache: $(FUZZ_OBJECTS_cache)
+$(BUILD)/fuzz/fuzz_resp: $(FUZZ_OBJECTS_resp)
+$(FUZZ_TARGETS): $(BUILD)/fuzz/fuzz_%: $(FUZZ_CORE)
+	$(call say,LINK,$@)
+	$(Q)$(FUZZ_CC) $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $^ \
+	    $(FUZZ_LDFLAGS_$*) $(MR_LIBS)
+
+.PHONY: fuzz
+fuzz: ## random inputs against naive models (FUZZ_SECONDS=60 a target, FUZZ_SEED=)
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory all $(FUZZ_TARGETS)
+	@BUILD="$(BUILD)" LUAJIT="$(LUAJIT)" FUZZ_CORPUS="$(BUILD)/fuzz/corpus" \
+	    c/fuzz/run $(FUZZ_SECONDS) $(FUZZ_SECONDS)
+
+.PHONY: fuzz-short
+fuzz-short: all $(FUZZ_TARGETS)
+	@BUILD="$(BUILD)" LUAJIT="$(LUAJIT)" c/fuzz/run 5 3
+
+.PHONY: fuzz-seeded
+fuzz-seeded: all $(FUZZ_TARGETS) ## that fuzzing finds bugs put in on purpose (BUG=part of a name)
+	@BUILD="$(BUILD)" LUAJIT="$(LUAJIT)" FUZZ_CC="$(FUZZ_CC)" \
+	    FUZZ_CFLAGS="$(FUZZ_CFLAGS)" \
+	    FUZZ_OBJECTS_cache="$(FUZZ_OBJECTS_cache)" \
+	    FUZZ_OBJECTS_resp="$(FUZZ_OBJECTS_resp)" \
+	    FUZZ_LDFLAGS_cache="$(FUZZ_LDFLAGS_cache)" \
+	    FUZZ_LDFLAGS_resp="$(FUZZ_LDFLAGS_resp)" c/fuzz/seeded $(if $(BUG),"$(BUG)")
+
+# The same rules in another directory, with other flags.
+ASAN_RUNTIME  = $(shell $(FUZZ_CC) -print-file-name=libclang_rt.asan-$(shell uname -m).so)
+
+.PHONY: asan
+asan: ## C tests and spec/mooring under the address and undefined sanitizers
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CC=$(FUZZ_CC) \
+	    CFLAGS="-O1 -g $(SANITIZE)" LDFLAGS="$(SANITIZE)" all c-tests
+	@BUILD="$(BUILD)/asan" ASAN_RUNTIME="$(ASAN_RUNTIME)" LUAJIT="$(LUAJIT)" \
+	    c/test/run-under asan
+
+.PHONY: valgrind
+valgrind: ## C tests under valgrind
+	@$(MAKE) --no-print-directory deps PACKAGES="gcc libcmocka-dev libhiredis-dev valgrind"
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/valgrind CFLAGS="-O1 -g" c-tests
+	@BUILD="$(BUILD)/valgrind" c/test/run-under valgrind
+
+.PHONY: coverage
+coverage: ## lines and branches of c/ that the C tests reach, into build/coverage
+	@$(MAKE) --no-print-directory deps PACKAGES="gcc libcmocka-dev libhiredis-dev gcovr"
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/coverage CC=gcc \
+	    CFLAGS="-O0 -g --coverage" LDFLAGS="--coverage" c-tests
+	@BUILD="$(BUILD)/coverage" c/test/run-under coverage
+
+# ----------------------------------------------------------------- running --
+
 # The MCP client and server of the specs and the demo, from the npm registry.
 NODE_MODULES = $(BUILD)/node/.installed
 $(NODE_MODULES): spec/fixtures/mcp/package.json spec/fixtures/mcp/package-lock.json
@@ -120,7 +204,7 @@ $(NODE_MODULES): spec/fixtures/mcp/package.json spec/fixtures/mcp/package-lock.j
 .PHONY: test
 test: ## run every test; ends with "N passed, N failed"
 	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory -j2 all c-tests $(NODE_MODULES)
+	@$(MAKE) --no-print-directory -j2 all c-tests $(FUZZ_TARGETS) $(NODE_MODULES)
 	@LUAJIT="$(LUAJIT)" spec/support/run-tests $(SUITES)
 
 .PHONY: history
@@ -141,7 +225,7 @@ lint: ## luacheck, cppcheck, both compilers, the rockspec; warnings are errors
 	cppcheck --quiet --std=c11 --language=c --error-exitcode=1 --inline-suppr \
 	    --enable=warning,performance,portability \
 	    --suppress=missingIncludeSystem --library=posix -Ic c
-	for cc in gcc clang; do for f in c/*.c c/test/*.c c/bench/*.c; do \
+	for cc in gcc clang; do for f in c/*.c c/test/*.c c/bench/*.c c/fuzz/*.c; do \
 	    $$cc $(MR_CFLAGS) -Ic -fsyntax-only $$f || exit 1; done; done
 	for f in rockspec/*.rockspec; do luarocks lint $$f || exit 1; done
 
@@ -177,7 +261,7 @@ bench: ## measure against lrucache, shared.DICT, nginx.redis, proxy_pass (QUICK=
 PACKAGES     = gcc clang libc6-dev libhiredis-dev libcmocka-dev cppcheck \
                luajit2 lua-cjson lua-busted lua-check luarocks \
                nginx libnginx-mod-http-lua redis-server \
-               curl openssl spin
+               curl openssl spin libclang-rt-dev
 
 .PHONY: deps
 deps: ## install what is missing from Debian/Ubuntu packages (root or sudo)

@@ -162,6 +162,7 @@ static const struct {
     {step_wait, "wait"},
     {step_repair, "repair"},
     {step_count, "count"},
+    {step_carry, "carry"},
 };
 
 enum { STEPS = sizeof steps / sizeof steps[0] };
@@ -225,8 +226,8 @@ static void adopt_geometry(run *r, const mr_cache_options *opts) {
 }
 
 static void open_region(run *r, tape *t) {
-    static const uint32_t cells[] = {1,  2,  3,   4,   5,    6,  8,  10,
-                                     13, 20, 40, 100, 300, 3000};
+    static const uint32_t cells[] = {1,  2,  3,  4,  5,   6,   8,
+                                     10, 13, 20, 40, 100, 300, 3000};
     static const double slides[] = {0, 0, 0, 0, 0.5, 1, 10, 1000};
     mr_cache_options opts = {.fingerprint = "", .max_value = 1};
     char err[256];
@@ -235,8 +236,7 @@ static void open_region(run *r, tape *t) {
     opts.max_bytes = 32.0 * cells[tape_byte(t) % 14];
     opts.slide = slides[tape_byte(t) % 8];
     opts.max_value += tape_byte(t) * 7;
-    INSIST(mr_cache_open(&opts, &r->handles[0].cache, err, sizeof err) ==
-               MR_OK,
+    INSIST(mr_cache_open(&opts, &r->handles[0].cache, err, sizeof err) == MR_OK,
            "mr_cache_open: %s", err);
     r->map = r->handles[0].cache->map;
     adopt_geometry(r, &opts);

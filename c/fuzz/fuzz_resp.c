@@ -64,7 +64,7 @@ typedef struct decoding {
     size_t max_bytes;
     size_t largest_feed;
     mr_reader *reader;
-    int rc;      /* after the last byte */
+    int rc;       /* after the last byte */
     wire replies; /* written again */
     int taken;
 } decoding;
@@ -278,7 +278,7 @@ static void check_command(tape *t) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
-    static const size_t limits[] = {56,   64,   100,   200,   500,   1000,
+    static const size_t limits[] = {56,   64,   100,   200,   500,  1000,
                                     2000, 5000, 10000, 20000, 70000};
     tape t = {bytes, bytes + len};
     uint32_t kind = tape_byte(&t);

@@ -74,9 +74,9 @@ static void make_colliding(key_set *set) {
 }
 
 static void make_others(key_set *set) {
-    static const uint32_t lengths[] = {1,  2,  27, 28,   29,  55,  56,  57,
-                                       30, 31, 36, 36,   100, 200, 5000,
-                                       MR_MAX_KEY};
+    static const uint32_t lengths[] = {1,   2,   27,   28,        29, 55,
+                                       56,  57,  30,   31,        36, 36,
+                                       100, 200, 5000, MR_MAX_KEY};
     char *bytes = malloc(MR_MAX_KEY);
 
     INSIST(bytes != NULL, "no memory");

@@ -82,8 +82,7 @@ static void check_unused(run *r, const walk *w, uint32_t from, int complete) {
     watch_left(r, left);
     for (int i = 0; i < KEYS; i++) {
         const item *e = &r->model.items[i];
-        int due = is_in_reach(e, from, w->cursor) &&
-                  model_last_use(e) < w->now;
+        int due = is_in_reach(e, from, w->cursor) && model_last_use(e) < w->now;
 
         INSIST(!left[i] || due, "key %d was in use", i);
         INSIST(!e->present || left[i] || !due || !complete,
@@ -96,7 +95,8 @@ void step_remove_unused(run *r, tape *t, int by) {
     walk w = {r->handles[by].cache, step_time(r, t), from, read_most(t), 0};
     int rc = step_call(r, by, remove_unused, &w);
 
-    INSIST(w.cursor == 0 || rc == DIED || r->starved || w.cursor == from + w.most,
+    INSIST(w.cursor == 0 || rc == DIED || r->starved ||
+               w.cursor == from + w.most,
            "from %u, %u steps: %u", from, w.most, w.cursor);
     /* Who dies has not moved on from the entry it was removing. */
     w.cursor += rc == DIED;

@@ -137,8 +137,8 @@ static void check_evicted(const run *r, const putting *w, int key,
                           const int *left) {
     const model *m = &r->model;
 
-    INSIST(!(w->p.flags & MR_PUT_REFUSE), "key %d evicted by a put that refuses",
-           key);
+    INSIST(!(w->p.flags & MR_PUT_REFUSE),
+           "key %d evicted by a put that refuses", key);
     INSIST(model_may_be_oldest(m, key, left, w->key),
            "key %d evicted, and it is not the oldest", key);
 }

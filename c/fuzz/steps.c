@@ -13,13 +13,13 @@
 /* ---------------------------------------------------------------- dying --- */
 
 static jmp_buf death;
-static int doomed_at, doomed_after;
+static int doomed_at, doomed_after, calling;
 
 /* The fault points of the core, see c/fault.h, come here (ld --wrap). */
 void __wrap_mr_fault_point(int point);
 
 void __wrap_mr_fault_point(int point) {
-    if (point != doomed_at || doomed_after-- > 0)
+    if (!calling || point != doomed_at || doomed_after-- > 0)
         return;
     doomed_at = 0;
     longjmp(death, 1);
@@ -30,12 +30,18 @@ void step_doom(int point, int skip) {
     doomed_after = skip;
 }
 
+int step_is_doomed(void) { return doomed_at != 0; }
+
 static int survive(int (*fn)(void *), void *arg) {
     int rc;
 
-    if (setjmp(death) != 0)
+    if (setjmp(death) != 0) {
+        calling = 0;
         return DIED;
+    }
+    calling = 1;
     rc = fn(arg);
+    calling = 0;
     doomed_at = 0;
     return rc;
 }
@@ -87,16 +93,9 @@ int step_call(run *r, int by, int (*fn)(void *), void *arg) {
 /* ------------------------------------------------------------ arguments --- */
 
 double step_time(run *r, tape *t) {
-    const double odd[] = {0,
-                          -1,
-                          NAN,
-                          INFINITY,
-                          -INFINITY,
-                          MR_NEVER,
-                          MR_TIME_LIMIT,
-                          MR_TIME_LIMIT - 1,
-                          0.25,
-                          1e-300};
+    const double odd[] = {0,         -1,       NAN,           INFINITY,
+                          -INFINITY, MR_NEVER, MR_TIME_LIMIT, MR_TIME_LIMIT - 1,
+                          0.25,      1e-300};
     uint32_t b = tape_byte(t), x = b / 8;
 
     switch (b % 8) {
@@ -207,11 +206,14 @@ void step_find(run *r, tape *t, int by) {
     model *m = &r->model;
     int key = step_key(r, t), gone;
     const item *e = &m->items[key];
-    finding f = {r->handles[by].cache, &m->set->keys[key], r->now,
-                 tape_byte(t) % 2, {0}};
-    int want = !e->present                          ? MR_NOT_FOUND
+    finding f = {r->handles[by].cache,
+                 &m->set->keys[key],
+                 r->now,
+                 tape_byte(t) % 2,
+                 {0}};
+    int want = !e->present                    ? MR_NOT_FOUND
                : model_expiry(m, e) <= r->now ? MR_NOT_FOUND
-                                                    : MR_OK;
+                                              : MR_OK;
     int rc = step_call(r, by, find, &f);
 
     INSIST(rc == want || rc == DIED || (rc == MR_NOMEM && r->starved),

@@ -20,6 +20,7 @@ enum { DIED = 1000000 }; /* no count of entries either */
 int step_call(run *r, int by, int (*fn)(void *), void *arg);
 /* The next step_call dies at that fault point, after so many passes. */
 void step_doom(int point, int skip);
+int step_is_doomed(void);
 
 /* Arguments. */
 double step_time(run *r, tape *t); /* anything near now, or odd */
@@ -39,5 +40,6 @@ void step_doubt(run *r, tape *t, int by);
 void step_sweep(run *r, tape *t, int by);
 void step_remove_unused(run *r, tape *t, int by);
 void step_clear(run *r, tape *t, int by);
+void step_carry(run *r, tape *t, int by);
 
 #endif

@@ -74,8 +74,9 @@ static uint32_t find_departure(run *r, const handle *h, const mr_evicted *got) {
     for (uint32_t i = 0; i < h->waiting && h->pending[i].step <= turn; i++)
         if (is_that(r, &h->pending[i], got))
             return i;
-    INSIST(0, "a key of %u bytes, value of %u, for reason %d: has not left, "
-              "out of turn, or twice",
+    INSIST(0,
+           "a key of %u bytes, value of %u, for reason %d: has not left, "
+           "out of turn, or twice",
            got->key_len, got->value_len, got->reason);
     return 0;
 }

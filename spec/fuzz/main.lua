@@ -86,7 +86,7 @@ end
 local function check_large(target, seed)
     local fine = true
     for what, make in pairs(target.large or {}) do
-        for _, size in ipairs { 8192, 65536, 1048576 } do
+        for _, size in ipairs { 8192, 16384, 65536, 1048576 } do
             local input = make(size)
             local wrong = try(target, input, SLOW_LARGE)
             if wrong then
