@@ -697,13 +697,16 @@ describe("resty.mooring.transport.blocking", function()
     end)
 
     describe("with a Redis whose clients are all taken", function()
-        local taken
+        local taken, taker
 
         setup(function()
             taken = servers.redis { "--maxclients", "1" }
-            assert(blocking.new({ host = "127.0.0.1", port = taken.port,
-                connect_timeout = 1, command_timeout = 5 }):ready())
+            taker = blocking.new { host = "127.0.0.1", port = taken.port,
+                                   connect_timeout = 1, command_timeout = 5 }
+            assert(taker:ready())
         end)
+
+        teardown(function() taker:close() end)
 
         -- It says so and hangs up before it is asked anything, sooner or later
         -- than what on_up sends.
