@@ -4,50 +4,68 @@
 local policy = require "resty.mooring.policy"
 
 describe("resty.mooring.policy", function()
-    local A = { url = "a", weight = 1, state = "active" }
-    local B = { url = "b", weight = 1, state = "active" }
-    local D = { url = "d", weight = 9, state = "draining" }
+    local A = { url = "http://a:1", weight = 1 }
+    local B = { url = "http://b:1", weight = 1 }
+    local files = {}
 
-    it("knows the built-in policies by name only", function()
-        assert.is_true((policy.check("round_robin")))
-        for _, wrong in ipairs { "random", 1, {}, function() end } do
-            local ok, must = policy.check(wrong)
-            assert.is_false(ok)
-            assert.equal('must be "round_robin"', must)
+    local function file(text)
+        local path = os.tmpname()
+        files[#files + 1] = path
+        local out = assert(io.open(path, "w"))
+        out:write(text)
+        out:close()
+        return path
+    end
+
+    teardown(function()
+        for _, path in ipairs(files) do
+            os.remove(path)
         end
     end)
 
-    describe(":pick", function()
-        it("returns none that is draining", function()
-            local p = policy.new("round_robin", { A, D, B })
-            for _ = 1, 3 do
-                assert.equal(A, p:pick())
-                assert.equal(B, p:pick())
+    local function wrong(option)
+        local ok, err = pcall(policy.compile, option)
+        assert.is_false(ok)
+        return err
+    end
+
+    describe(".compile", function()
+        it("makes round robin of nothing, and of its name", function()
+            for _, option in ipairs { false, "round_robin" } do
+                local engine = policy.compile(option or nil)
+                local urls = {}
+                for i = 1, 4 do
+                    urls[i] = engine:route({}, { A, B }).url
+                end
+                assert.same({ A.url, B.url, A.url, B.url }, urls)
             end
         end)
 
-        it("returns none that was tried", function()
-            local p = policy.new("round_robin", { A, B })
-            for _ = 1, 3 do
-                assert.equal(B, p:pick({ a = true }))
-            end
-            assert.is_nil(p:pick({ a = true, b = true }))
+        it("names file, line and field of a mistake", function()
+            assert.matches(":2: \"rout\" is not a field of a policy",
+                wrong(file "return {\n rout = print,\n}"))
         end)
 
-        it("returns nil when there is no active backend", function()
-            assert.is_nil(policy.new("round_robin", { D }):pick())
+        it("says which functions there are", function()
+            local engine = policy.compile { admit = function() end }
+            assert.is_true(engine.has.admit)
+            assert.is_false(engine.has.key)
+            assert.is_false(engine.has.route)
         end)
-    end)
 
-    it("staggers workers over the active backends", function()
-        local counts = {}
-        for worker = 0, 5 do
-            local p = policy.new("round_robin", { A, D, B })
-            p:stagger(worker)
-            local url = p:pick().url
-            counts[url] = (counts[url] or 0) + 1
-        end
-        assert.same({ a = 3, b = 3 }, counts)
-        assert.is_nil(policy.new("round_robin", { D }):stagger(3))
+        it("takes a file that returns a table", function()
+            local engine = policy.compile(file [[
+                return { route = function(_, backends) return backends[2] end }
+            ]])
+            assert.equal(B, engine:route({}, { A, B }))
+        end)
+
+        it("takes a table without functions", function()
+            local engine = policy.compile {}
+            assert.equal(A, engine:route({}, { A }))
+            assert.is_true(engine:admit({}, {}))
+            assert.equal("forget", engine:on_unreachable({}, {}))
+            assert.is_nil(engine:key({}))
+        end)
     end)
 end)

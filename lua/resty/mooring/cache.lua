@@ -14,10 +14,10 @@
 -- come. So no worker ever tells another about a change, and the memo needs no
 -- cleaning: it holds at most one entry for each slot.
 --
--- Hooks run here, after the call into C and so after the lock: everything that
--- has left is first taken into a Lua table, and a hook may call the storage.
+-- Hooks are called from here (resty.mooring.evictions).
 
 local errors = require "resty.mooring.errors"
+local evictions = require "resty.mooring.evictions"
 local log = require "resty.mooring.log"
 local mooring_ffi = require "resty.mooring.ffi"
 local record = require "resty.mooring.record"
@@ -31,11 +31,10 @@ local decode = record.decode
 local error = error
 local ffi_new = ffi.new
 local ffi_string = ffi.string
+local notify = evictions.notify
 local pairs = pairs
-local pcall = pcall
 local setmetatable = setmetatable
 local tonumber = tonumber
-local tostring = tostring
 local type = type
 
 local _M = {}
@@ -48,7 +47,6 @@ _M.NEVER = NEVER
 local QUIETLY, DELETED, VANISHED, CLOSED = 0, 3, 4, 5
 _M.QUIETLY, _M.DELETED, _M.VANISHED, _M.CLOSED = QUIETLY, DELETED, VANISHED,
                                                 CLOSED
-local REASONS = { "capacity", "expired", "deleted", "gone", "closed" }
 
 _M.PUT_ABSENT, _M.PUT_PRESENT, _M.PUT_REFUSE = 1, 2, 4
 _M.PUT_TOKEN, _M.PUT_BUMP = 8, 16
@@ -146,15 +144,12 @@ function _M.new(opts, level)
         handle = handle,
         name = opts.name,
         fingerprint = opts.fingerprint,
-        on_evict = opts.on_evict,
         refs = {}, urls = {}, protos = {}, ids = {},
         entry = ffi_new("mr_entry"),
         put_args = ffi_new("mr_put"),
         ref_out = ffi_new("double[1]"),
-        evicted = ffi_new("mr_evicted"),
-        hook_errors = 0,
     }, mt)
-    C.mr_cache_collect(handle, opts.on_evict and 1 or 0)
+    evictions.init(self, opts.on_evict)
     live[self] = true
 
     return self
@@ -163,59 +158,12 @@ end
 
 -- ----------------------------------------------------------------- hooks --
 
-local function take_evicted(self)
-    local evicted, list = self.evicted, nil
-    while C.mr_cache_next_evicted(self.handle, evicted) == 1 do
-        list = list or {}
-        list[#list + 1] = {
-            id = ffi_string(evicted.key, evicted.key_len),
-            text = ffi_string(evicted.value, evicted.value_len),
-            reason = REASONS[evicted.reason],
-        }
-    end
-    return list
-end
-
-
-local function run_hooks(self, list)
-    for i = 1, #list do
-        local item = list[i]
-        local session = decode(item.text, item.id)
-        local ok, err = pcall(self.on_evict, session, item.reason)
-        if not ok then
-            self.hook_errors = self.hook_errors + 1
-            log.warn_limited("on_evict", "on_evict failed: ", tostring(err))
-        end
-    end
-end
-
-
-local function notify(self)
-    if self.on_evict then
-        local list = take_evicted(self)
-        if list then
-            run_hooks(self, list)
-        end
-    end
-end
-
-
----
--- Takes what has left since the last call without telling the hook, for a
--- caller who does not know yet whether it has really left.
--- @return a value for `tell`, or nil
-function _M.hold_back(self)
-    return self.on_evict and take_evicted(self) or nil
-end
-
-
----
--- Runs the hook for what `hold_back` returned.
-function _M.tell(self, held)
-    if held then
-        run_hooks(self, held)
-    end
-end
+-- See resty.mooring.evictions. Hooks run after the call into C, and so after
+-- the lock; they may use this very object.
+_M.add_hook = evictions.add_hook
+_M.notify = notify
+_M.hold_back = evictions.hold_back
+_M.release = evictions.release
 
 
 -- ------------------------------------------------------------------ memo --
@@ -278,7 +226,11 @@ end
 function _M.find(self, id, peek)
     local rc = C.mr_cache_find(self.handle, id, #id, clock(), peek and 1 or 0,
                                self.entry)
-    notify(self)
+    if notify(self) and rc == OK then
+        -- The hook may have looked up something else.
+        rc = self.handle and C.mr_cache_find(self.handle, id, #id, clock(), 1,
+                                             self.entry) or NOT_FOUND
+    end
     if rc ~= OK then
         return nil, rc == BUSY
     end
@@ -386,7 +338,9 @@ function _M.put(self, id, text, flags, times, token, session)
         args.token = token
     end
     local rc = C.mr_cache_put(self.handle, args, self.ref_out)
+    local ref = self.ref_out[0]
     notify(self)
+    self.ref_out[0] = ref -- not that of what a hook has put
     return rc
 end
 
@@ -421,11 +375,6 @@ end
 function _M.invalidate(self, id, reason)
     C.mr_cache_invalidate(self.handle, id, #id, reason)
 end
-
-
----
--- Runs the hook for all that has left and not been held back.
-_M.notify = notify
 
 
 ---
@@ -580,6 +529,7 @@ function _M.close(self)
             notify(self)
         end
     end
+    evictions.finish(self)
     self.refs, self.urls, self.protos, self.ids = {}, {}, {}, {}
     ffi.gc(self.handle, nil)
     C.mr_cache_close(self.handle)

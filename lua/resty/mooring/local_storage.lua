@@ -361,6 +361,17 @@ end
 
 
 ---
+-- Has one more function called for each session that leaves, as `on_evict`.
+-- @param on_evict function(session, reason)
+function _M.add_hook(self, on_evict)
+    if type(on_evict) ~= "function" then
+        error("on_evict must be a function", 2)
+    end
+    self.cache:add_hook(on_evict)
+end
+
+
+---
 -- Closes this object: every later call returns closed. Sessions of a named
 -- storage stay for others of that name, those of a private one leave.
 -- @return true

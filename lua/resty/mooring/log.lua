@@ -37,16 +37,33 @@ _M.info = writer(in_nginx and ngx.INFO, "info")
 local last = {}
 
 
+local function is_due(key)
+    local now = clock()
+    if last[key] and now - last[key] < 1000 then
+        return false
+    end
+    last[key] = now
+    return true
+end
+
+
 ---
 -- Logs a warning unless one with the same key was logged within the last
 -- second by this process: what goes wrong goes wrong for every request.
 -- @param key string, a fixed name of the message
 -- @param ... parts of the message
 function _M.warn_limited(key, ...)
-    local now = clock()
-    if not last[key] or now - last[key] >= 1000 then
-        last[key] = now
+    if is_due(key) then
         _M.warn(...)
+    end
+end
+
+
+---
+-- As warn_limited, for what is to be seen in a log of errors only.
+function _M.err_limited(key, ...)
+    if is_due(key) then
+        _M.err(...)
     end
 end
 

@@ -1,80 +1,92 @@
 -- SPDX-FileCopyrightText: The mooring authors
 -- SPDX-License-Identifier: Apache-2.0
 --
--- Policies: where do new sessions go? A policy is an object with the method
+-- Policies: what operators script. A policy is a table of functions, all of
+-- them optional, see "Policies" in the README:
 --
---     policy:route(req, backends) -> one of backends
+--     return {
+--         key            = function(req) end,
+--         admit          = function(session, req) end,
+--         route          = function(req, backends) end,
+--         on_bind        = function(session, req) end,
+--         on_evict       = function(session, reason) end,
+--         on_unreachable = function(session, req) end,
+--     }
 --
--- Membership matters here and only here. A session that is bound stays with
--- its backend, listed or not.
+--     script/source.lua    name, table, file or list -> policies
+--     script/contract.lua  is it one? if not, what is wrong, where?
+--     script/globals.lua   does it assign globals?
+--     script/engine.lua    calls its functions
+--     request.lua          `req`
+--
+-- Mistakes are found when a policy is loaded, and raise. What goes wrong in a
+-- call never fails a request.
 
-local ipairs = ipairs
+local engine = require "resty.mooring.script.engine"
+local source = require "resty.mooring.script.source"
+
+local error = error
+local print = print
 local setmetatable = setmetatable
+local type = type
 
 local _M = {}
-local mt = { __index = _M }
 
-local BUILT_IN = {
-    round_robin = "resty.mooring.policy.round_robin",
-}
+local MUST = "must be the name of a policy, a table of functions, the path of "
+             .. "a .lua file, or an array of these"
 
 
 ---
--- The check of the option `policy`, for resty.mooring.options.
-function _M.check(name)
-    return BUILT_IN[name] ~= nil, 'must be "round_robin"'
+-- The check of the option `policy` for resty.mooring.options: its kind. The
+-- rest is up to compile.
+function _M.check_option(option)
+    return type(option) == "string" or type(option) == "table", MUST
 end
 
 
 ---
--- @param name of a built-in policy
--- @param backends array of peers, see resty.mooring.router.backends
-function _M.new(name, backends)
-    local active = {}
-    for _, backend in ipairs(backends) do
-        if backend.state == "active" then
-            active[#active + 1] = backend
-        end
+-- Makes the engine of a policy.
+-- @param option name of a built-in one, table, path of a file, or an array of
+--        these; nil: "round_robin"
+-- @param level of the caller to blame, as in error(); default 1: the caller of
+--        this function
+-- @return engine, see resty.mooring.script.engine; raises "opts.policy ..."
+--         with file and line of what is wrong
+function _M.compile(option, level)
+    local entries, wrong = source.read(option == nil and "round_robin"
+                                       or option)
+    if not entries then
+        error("opts.policy " .. wrong, (level or 1) + 1)
     end
-    return setmetatable({
-        policy = require(BUILT_IN[name]).new(),
-        active = active,
-    }, mt)
+    return engine.new(entries)
 end
+
+
+-- Stands for anything of nginx when there is no nginx.
+local placeholder = {}
+setmetatable(placeholder, {
+    __index = function() return placeholder end,
+    __call = function() return placeholder end,
+})
 
 
 ---
--- Makes several workers begin at different backends.
--- @param worker number from 0
-function _M.stagger(self, worker)
-    local n = #self.active
-    if n > 0 and self.policy.skip then
-        self.policy:skip(worker % n, self.active)
+-- Checks a policy file without nginx, for the command line:
+--     luajit -e 'require("resty.mooring.policy").check("file.lua")'
+-- @param path
+-- @return true, having printed that all is well; raises file, line and what is
+--         wrong
+function _M.check(path)
+    if type(path) ~= "string" or path == "" then
+        error("path must be the name of a file", 2)
     end
-end
-
-
-local function without(backends, tried)
-    local left = {}
-    for _, backend in ipairs(backends) do
-        if not tried[backend.url] then
-            left[#left + 1] = backend
-        end
+    local env = setmetatable({ ngx = ngx or placeholder }, { __index = _G })
+    local policy, wrong = source.load_file(path, env)
+    if not policy then
+        error(wrong, 0)
     end
-    return left
-end
-
-
----
--- The backend of a new session, or of a request that belongs to none.
--- @param tried optional set of URLs that were refused just now
--- @return peer, or nil when there is none (left)
-function _M.pick(self, tried)
-    local candidates = tried and without(self.active, tried) or self.active
-    if #candidates == 0 then
-        return nil
-    end
-    return self.policy:route(nil, candidates)
+    print(path .. ": ok")
+    return true
 end
 
 

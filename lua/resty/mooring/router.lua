@@ -33,6 +33,7 @@ local allow = require "resty.mooring.router.allow"
 local answer = require "resty.mooring.router.answer"
 local backends = require "resty.mooring.router.backends"
 local binding = require "resty.mooring.router.binding"
+local choice = require "resty.mooring.router.choice"
 local cjson = require "cjson"
 local counters = require "resty.mooring.router.counters"
 local disowned = require "resty.mooring.router.disowned"
@@ -49,6 +50,7 @@ local peers = require "resty.mooring.router.peers"
 local policy = require "resty.mooring.policy"
 local references = require "resty.mooring.router.reference"
 local requests = require "resty.mooring.router.requests"
+local scripts = require "resty.mooring.router.scripts"
 local store = require "resty.mooring.router.store"
 local streams = require "resty.mooring.router.streams"
 local unreachable = require "resty.mooring.router.unreachable"
@@ -77,8 +79,8 @@ local OPTIONS = {
       default = 100000, doc = 'sessions held at most with storage "local"' },
     { name = "session_ttl", check = options.positive, default = 7200,
       unit = "seconds", doc = "life of an unused session" },
-    { name = "policy", check = policy.check, default = "round_robin",
-      doc = "where new sessions go" },
+    { name = "policy", check = policy.check_option, default = "round_robin",
+      doc = "name, table of functions, path of a .lua file, array of these" },
     { name = "key", check = key.check,
       doc = "where the id of a session is found; default: MCP's header" },
     { name = "unknown", check = options.one_of("reject", "bind"),
@@ -103,7 +105,11 @@ end
 
 -- Options that only make sense for one kind of key.
 local function set_kind(self, opts)
-    self.id_variable, self.mcp = key.variable(opts.key)
+    if opts.key or not self.engine.has.key then
+        self.id_variable, self.mcp = key.variable(opts.key)
+    else
+        self.mcp = false -- ids are the policy's, and only its
+    end
     self.unknown = opts.unknown or (self.mcp and "reject" or "bind")
     if self.mcp and self.unknown == "bind" then
         error('opts.unknown must be "reject" for MCP, whose ids are made by '
@@ -129,21 +135,24 @@ function _M.new(opts)
         cors_origin = opts.cors_origin,
         backends = configured,
         more_tries = max(1, #configured - 1),
+        candidates = choice.active(configured),
         counters = counters.new(dict, opts.name),
         requests = requests.new(),
+        engine = policy.compile(opts.policy, 2),
     }, mt)
     set_kind(self, opts)
 
     self.peers = peers.new(configured, allow.new(opts.allow, configured, dict,
                                                  opts.name))
-    self.policy = policy.new(opts.policy, configured)
     self.hop = hop.new(opts.internal)
-    self.storage = store.open(opts)
-    self.resolve_session = store.resolver(self.storage)
+    self.storage = store.open(opts, scripts.on_evict(self))
+    local resolve = store.resolver(self.storage)
+    self.resolve_session = scripts.admitting(self, resolve)
+    self.decide = scripts.access(self) or self.protocol.access
     self.create_session = store.creator(self.storage)
     self.disowned = disowned.new(self)
     self.streams = streams.new(function(id)
-        self.resolve_session(self.storage, id)
+        resolve(self.storage, id)
     end, self.session_ttl)
     return self
 end
@@ -158,7 +167,7 @@ end
 -- Begins the background work of this worker. For init_worker_by_lua.
 function _M.init_worker(self)
     store.start(self.storage)
-    self.policy:stagger(ngx.worker.id() or 0)
+    self.engine:start(self.name, ngx.worker.id() or 0)
     self.streams:start()
     ngx.timer.every(FLUSH_INTERVAL, flush, self)
 end
@@ -227,6 +236,14 @@ end
 
 
 ---
+-- The session the current request was sent on for, nil for none. For phases
+-- behind the access phase.
+function _M.session_id(self)
+    return self.requests.ids[key_of()]
+end
+
+
+---
 -- Was the request sent to the backend of its session?
 function _M.is_bound(_, var)
     local result = var.mooring_result
@@ -263,8 +280,9 @@ end
 
 ---
 -- Goes on with a request that belongs to no session, to any backend.
-function _M.unpinned(self, var)
-    local peer = self.policy:pick()
+-- @param body of the request, where it was read
+function _M.unpinned(self, var, body)
+    local peer = choice.pick(self, scripts.request(self, body))
     if not peer then
         return self:refuse("no_backend")
     end
@@ -294,7 +312,7 @@ function _M.access(self)
             return
         end
     end
-    return self.protocol.access(self, var)
+    return self.decide(self, var)
 end
 
 

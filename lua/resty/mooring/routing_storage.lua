@@ -461,17 +461,15 @@ end
 -- The hook hears of it only when the session is really gone.
 local function delete_both(self, id, ask)
     self.cache:invalidate(id, cache.DELETED)
-    local held = self.cache:hold_back()
+    local held = self.cache:hold_back(id)
 
     local result, err, code = ask()
-    if self.closed then
-        return result, err, code
+    if not self.closed then
+        self.cache:invalidate(id, (held or not result) and QUIETLY
+                                  or cache.DELETED)
     end
-    self.cache:invalidate(id, (held or not result) and QUIETLY
-                              or cache.DELETED)
     if result then
-        self.cache:tell(held)
-        self.cache:notify()
+        self.cache:release(held)
     end
     return result, err, code
 end
@@ -563,6 +561,17 @@ function _M.ready(self)
         return self.remote:ready()
     end
     return true
+end
+
+
+---
+-- Has one more function called for each session that leaves, as `on_evict`.
+-- @param on_evict function(session, reason)
+function _M.add_hook(self, on_evict)
+    if type(on_evict) ~= "function" then
+        error("on_evict must be a function", 2)
+    end
+    self.cache:add_hook(on_evict)
 end
 
 

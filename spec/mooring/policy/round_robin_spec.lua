@@ -15,7 +15,7 @@ describe("resty.mooring.policy.round_robin", function()
     local function picks(policy, list, n)
         local text = {}
         for i = 1, n do
-            text[i] = policy:route(nil, list).url
+            text[i] = policy.route(nil, list).url
         end
         return table.concat(text)
     end
@@ -53,6 +53,19 @@ describe("resty.mooring.policy.round_robin", function()
         end
     end)
 
+    it("keeps to the weights within 1 % over 100,000 picks", function()
+        local weights, total, count = { 7, 5, 3, 2, 1, 1 }, 19, {}
+        local policy, list = round_robin.new(), backends(weights)
+        for _ = 1, 100000 do
+            local url = policy.route(nil, list).url
+            count[url] = (count[url] or 0) + 1
+        end
+        for i, weight in ipairs(weights) do
+            local share = 100000 * weight / total
+            assert.near(share, count[string.char(96 + i)], share / 100)
+        end
+    end)
+
     it("bears a list that changes between two calls", function()
         local policy, list = round_robin.new(), backends { 1, 1, 1 }
         assert.equal("ab", picks(policy, list, 2))
@@ -63,14 +76,14 @@ describe("resty.mooring.policy.round_robin", function()
         assert.matches("new", picks(policy, list, 3))
     end)
 
-    it("skips ahead, so that workers begin at different backends", function()
+    it("begins with another backend in each worker", function()
         local list = backends { 1, 1, 1 }
         local first = {}
-        for worker = 0, 2 do
+        for worker = 0, 3 do
             local policy = round_robin.new()
-            policy:skip(worker, list)
-            first[#first + 1] = policy:route(nil, list).url
+            policy.start("router", worker)
+            first[#first + 1] = picks(policy, list, 2)
         end
-        assert.same({ "a", "b", "c" }, first)
+        assert.same({ "ab", "bc", "ca", "ab" }, first)
     end)
 end)

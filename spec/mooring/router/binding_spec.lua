@@ -15,6 +15,7 @@ describe("resty.mooring.router.binding", function()
         router = {
             storage = storage,
             session_type = "mcp",
+            engine = require("resty.mooring.policy").compile {},
             create_session = storage.create,
             counters = { add = function() forgotten = forgotten + 1 end },
         }

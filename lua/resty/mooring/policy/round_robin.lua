@@ -8,31 +8,15 @@
 -- b c: a heavy backend is never flooded with a burst.
 --
 -- The state is one worker's. Were all workers to begin with the first backend,
--- many workers with few sessions each would fill it alone: each worker is told
--- to skip some steps.
+-- many workers with few sessions each would fill it alone: the first pick of
+-- worker n comes after n steps.
 
 local ipairs = ipairs
-local setmetatable = setmetatable
 
 local _M = {}
-local mt = { __index = _M }
 
 
----
--- @return a policy
-function _M.new()
-    return setmetatable({ current = {} }, mt)
-end
-
-
----
--- Picks the backend of a new session.
--- @param _ the request: not looked at
--- @param backends array of { url =, weight = }, not empty; may be another one
---        in each call
--- @return one of backends
-function _M.route(self, _, backends)
-    local current = self.current
+local function step(current, backends)
     local total, best, most = 0, nil, nil
     for _, backend in ipairs(backends) do
         local url, weight = backend.url, backend.weight
@@ -50,11 +34,25 @@ end
 
 
 ---
--- Goes n steps ahead.
-function _M.skip(self, n, backends)
-    for _ = 1, n do
-        self:route(nil, backends)
-    end
+-- @return a policy
+function _M.new()
+    local current, ahead = {}, 0
+    return {
+        name = "round_robin",
+
+        start = function(_, worker)
+            ahead = worker
+        end,
+
+        -- backends is not empty, and may be another array in each call.
+        route = function(_, backends)
+            for _ = 1, ahead % #backends do
+                step(current, backends)
+            end
+            ahead = 0
+            return step(current, backends)
+        end,
+    }
 end
 
 

@@ -6,6 +6,7 @@
 -- that was seen: another replica may have bound the id anew.
 
 local errors = require "resty.mooring.errors"
+local scripts = require "resty.mooring.router.scripts"
 local session = require "resty.mooring.session"
 local store = require "resty.mooring.router.store"
 
@@ -32,18 +33,43 @@ local function endpoint_of(path)
 end
 
 
+local function new_session(router, id, url, path)
+    return session.new(id, {
+        type = router.session_type,
+        metadata = { backend_url = url, endpoint = endpoint_of(path) },
+    })
+end
+
+
+-- With what policies add to it; without, when the storage does not take that.
+local function create_scripted(router, id, url, path, body)
+    local engine = router.engine
+    local s = new_session(router, id, url, path)
+    engine:on_bind(s, scripts.request(router, body))
+    local ok, err, code = router.create_session(router.storage, s)
+    if not ok and code == errors.INVALID then
+        engine:blame_on_bind(err)
+        return router.create_session(router.storage,
+                                     new_session(router, id, url, path))
+    end
+    return ok, err, code
+end
+
+
 ---
 -- Binds a session to a backend.
 -- @param router
 -- @param id valid
 -- @param reference of the backend, see resty.mooring.router.reference
 -- @param path that the request came for, nil when it does not matter
+-- @param body of the request, where it was read
 -- @return true, or nil, message, code as create of the storage
-function _M.create(router, id, reference, path)
-    return router.create_session(router.storage, session.new(id, {
-        type = router.session_type,
-        metadata = { backend_url = reference, endpoint = endpoint_of(path) },
-    }))
+function _M.create(router, id, reference, path, body)
+    if router.engine.has.on_bind then
+        return create_scripted(router, id, reference, path, body)
+    end
+    return router.create_session(router.storage,
+                                 new_session(router, id, reference, path))
 end
 
 

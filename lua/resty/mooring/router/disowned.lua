@@ -13,6 +13,7 @@
 
 local binding = require "resty.mooring.router.binding"
 local log = require "resty.mooring.log"
+local scripts = require "resty.mooring.router.scripts"
 
 local exiting = ngx.worker.exiting
 local ngx = ngx
@@ -68,6 +69,7 @@ local function forget(self, id, seen)
         -- A session made since the request began is not the one it was for.
         return not seen.path or binding.is_endpoint(s, seen.path)
                                 and s.created_at <= seen.at
+                                and scripts.forgets(self.router, s, seen.req)
     end)
     if ok ~= nil then
         return true
@@ -109,13 +111,14 @@ end
 -- @param reference what it is bound to
 -- @param path of the request it answered 404 to; nil when the binding goes for
 --        what it refers to
-function _M.add(self, id, reference, path)
+-- @param req that request, for the policy; nil when it does not ask
+function _M.add(self, id, reference, path, req)
     if self.waiting[id] then
         return
     elseif self.count >= MAX_WAITING then
         return drop(self, id, "too many are waiting")
     end
-    put(self, id, { reference = reference, path = path,
+    put(self, id, { reference = reference, path = path, req = req,
                     at = ngx.req.start_time(), tries = 0 })
     if not self.busy then
         self.busy = ngx.timer.at(0, run, self) or false

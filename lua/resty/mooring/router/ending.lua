@@ -8,6 +8,7 @@ local answers = require "resty.mooring.router.answer"
 local binding = require "resty.mooring.router.binding"
 local hop = require "resty.mooring.router.hop"
 local log = require "resty.mooring.log"
+local scripts = require "resty.mooring.router.scripts"
 local unreachable = require "resty.mooring.router.unreachable"
 
 local ngx = ngx
@@ -57,7 +58,9 @@ end
 function _M.run(router, id)
     local s, err, code = router.storage:load(id)
     local reference = s and s.metadata.backend_url
-    if not reference then
+    if s and not scripts.admits(router, s) then
+        return router:refuse("not_found")
+    elseif not reference then
         return router:unresolved(id, err, code)
     end
     local peer = router:peer_of(id, reference)

@@ -5,9 +5,11 @@
 -- phase and the connection, and when that comes to nothing.
 
 local balancer = require "ngx.balancer"
+local choice = require "resty.mooring.router.choice"
 local hop = require "resty.mooring.router.hop"
 local log = require "resty.mooring.log"
 local requests = require "resty.mooring.router.requests"
+local scripts = require "resty.mooring.router.scripts"
 
 local get_last_failure = balancer.get_last_failure
 local key_of = requests.key
@@ -79,7 +81,7 @@ local function next_peer(router, last)
     ctx.mooring_tried = tried
     tried[last.url] = true
     while true do
-        local peer = router.policy:pick(tried)
+        local peer = choice.pick(router, scripts.request(router), tried)
         -- Of the upstreams "mooring" and "mooring_tls" this one is fixed.
         if not peer or peer.upstream == last.upstream then
             return peer

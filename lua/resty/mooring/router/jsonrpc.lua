@@ -146,6 +146,17 @@ end
 
 
 ---
+-- The method a message calls.
+-- @param body string
+-- @return string, or nil for a batch, a response, no JSON
+function _M.method(body)
+    local message = decode_object(body)
+    local method = type(message) == "table" and message.method
+    return type(method) == "string" and method or nil
+end
+
+
+---
 -- The id of a request, as the text the client wrote.
 -- @param body string or nil
 -- @return string, or nil for a batch, a notification, a null id, no JSON

@@ -7,8 +7,10 @@
 -- replica, one does and the others follow it.
 
 local binding = require "resty.mooring.router.binding"
+local choice = require "resty.mooring.router.choice"
 local errors = require "resty.mooring.errors"
 local log = require "resty.mooring.log"
+local scripts = require "resty.mooring.router.scripts"
 
 local _M = {}
 
@@ -16,10 +18,16 @@ local _M = {}
 local ATTEMPTS = 3
 
 
+-- One that is not admitted is known, and stays whose it is.
+local function is_unknown(err, code)
+    return code == errors.NOT_FOUND and err ~= scripts.NOT_ADMITTED
+end
+
+
 -- The backend of a key that is not known yet.
 local function bind(router, id)
     for _ = 1, ATTEMPTS do
-        local peer = router.policy:pick()
+        local peer = choice.pick(router, scripts.request(router))
         if not peer then
             return router:refuse("no_backend")
         end
@@ -32,7 +40,7 @@ local function bind(router, id)
             return nil, err, code
         end
         reference, err, code = router.resolve_session(router.storage, id)
-        if reference or code ~= errors.NOT_FOUND then
+        if reference or not is_unknown(err, code) then
             return reference, err, code
         end
     end
@@ -56,9 +64,9 @@ end
 
 
 ---
--- Decides where a request goes (access phase).
-function _M.access(router, var)
-    local id = var[router.id_variable]
+-- Decides where a request of a session goes.
+-- @param id nil or "" for a request that belongs to none
+function _M.serve(router, var, id)
     if not id or id == "" then
         return router:unpinned(var)
     end
@@ -68,7 +76,7 @@ function _M.access(router, var)
             return
         end
         reference, err, code = bind_anew(router, id, reference)
-    elseif code == errors.NOT_FOUND and router.unknown == "bind" then
+    elseif router.unknown == "bind" and is_unknown(err, code) then
         reference, err, code = bind(router, id)
     end
     if not reference then
@@ -76,6 +84,13 @@ function _M.access(router, var)
     elseif router:proxy(var, id, reference, code) == "dropped" then
         return router:refuse("moved") -- once more, meanwhile
     end
+end
+
+
+---
+-- Decides where a request goes (access phase).
+function _M.access(router, var)
+    return _M.serve(router, var, var[router.id_variable])
 end
 
 

@@ -23,26 +23,29 @@ local errors = require "resty.mooring.errors"
 local get_method = ngx.req.get_method
 local jsonrpc = require "resty.mooring.router.jsonrpc"
 local opening = require "resty.mooring.router.opening"
+local scripts = require "resty.mooring.router.scripts"
 
 local ngx = ngx
 
 local _M = {}
 
 
--- Opens a session if the request is an `initialize`; returns otherwise.
+-- Opens a session if the request is an `initialize`; else returns its body.
 local function open_if_asked(router)
     local body = answers.body()
     if jsonrpc.is_initialize(body) then
         return opening.run(router, body)
     end
+    return body
 end
 
 
 local function without_session(router, var, method)
+    local body
     if method == "POST" and not var.http_mcp_method then
-        open_if_asked(router)
+        body = open_if_asked(router)
     end
-    return router:unpinned(var)
+    return router:unpinned(var, body)
 end
 
 
@@ -88,7 +91,8 @@ end
 local function backend_knows_it_not(router, id)
     local var = ngx.var
     if router:is_bound(var) then
-        router.disowned:add(id, router.requests:peer().reference, var.uri)
+        router.disowned:add(id, router.requests:peer().reference, var.uri,
+                            scripts.frozen_request(router))
     end
 end
 

@@ -13,10 +13,12 @@
 -- what goes wrong before is an error for this client and no more.
 
 local binding = require "resty.mooring.router.binding"
+local choice = require "resty.mooring.router.choice"
 local errors = require "resty.mooring.errors"
 local hop = require "resty.mooring.router.hop"
 local http1 = require "resty.mooring.router.http1"
 local log = require "resty.mooring.log"
+local scripts = require "resty.mooring.router.scripts"
 local store = require "resty.mooring.router.store"
 
 local next = next
@@ -31,8 +33,9 @@ local _M = {}
 -- request, so the next one may have it.
 local function ask_backends(router, request)
     local tried = {}
+    local req = scripts.request(router, request.body)
     while true do
-        local peer = router.policy:pick(next(tried) and tried)
+        local peer = choice.pick(router, req, next(tried) and tried)
         if not peer then
             return nil, next(tried) and "unreachable" or "no_backend"
         end
@@ -140,7 +143,7 @@ function _M.run(router, body)
     end
 
     local code
-    ok, err, code = binding.create(router, id, reference, ngx.var.uri)
+    ok, err, code = binding.create(router, id, reference, ngx.var.uri, body)
     if not ok then
         hop.drop(answer)
         return could_not_bind(router, request, id, url, err, code)

@@ -48,25 +48,42 @@ function _M.check(storage)
 end
 
 
+-- A storage that somebody else has made.
+local function hook_into(storage, on_evict)
+    if type(storage.add_hook) == "function" then
+        storage:add_hook(on_evict)
+    else
+        log.warn("on_evict of the policy will not be called: the storage has ",
+                 "no add_hook")
+    end
+end
+
+
 ---
 -- Opens what the option `storage` means.
 -- @param opts the router's options, checked
+-- @param on_evict function(session, reason), or nil
 -- @return a storage
-function _M.open(opts)
+function _M.open(opts, on_evict)
     local storage = opts.storage
     local name = "router:" .. opts.name
     if type(storage) == "table" then
+        if on_evict then
+            hook_into(storage, on_evict)
+        end
         return storage
     elseif storage == "local" then
         return local_storage.new {
             name = name,
             max_entries = opts.max_local_sessions,
             ttl = opts.session_ttl,
+            on_evict = on_evict,
         }
     end
     return routing_storage.new {
         name = name,
         max_local_entries = opts.max_local_entries,
+        on_evict = on_evict,
         remote = redis_storage.new {
             url = storage,
             ttl = opts.session_ttl,

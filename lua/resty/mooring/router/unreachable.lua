@@ -16,6 +16,7 @@
 local binding = require "resty.mooring.router.binding"
 local hop = require "resty.mooring.router.hop"
 local log = require "resty.mooring.log"
+local scripts = require "resty.mooring.router.scripts"
 
 local find = string.find
 local match = string.match
@@ -83,14 +84,18 @@ function _M.forget(router, id, peer)
                          url, ", but somebody is there: its sessions stay")
         return router:refuse("unreachable")
     end
-    local forgotten, err = binding.forget(router, id, peer.reference)
+    local forgotten, err = binding.forget(router, id, peer.reference,
+                                          function(s)
+        return scripts.forgets(router, s)
+    end)
     if forgotten == nil then
         log.warn_limited("forget", "could not forget the session ", log.id(id),
                          " whose backend ", url, " is unreachable: ", err)
         return router:refuse("unavailable")
     end
     if not forgotten then
-        -- Bound to another backend by now: the next request will find it.
+        -- Bound to another backend by now, or the policy keeps it: the next
+        -- request will find it.
         return router:refuse("moved")
     end
     log.warn_limited("gone " .. url, "the backend ", url, " is unreachable, ",
@@ -120,7 +125,7 @@ function _M.run(router)
     end
     local result = var.mooring_result
     if outcome == "connect" and (result == "bound" or result == "stale") then
-        return _M.forget(router, var[router.id_variable],
+        return _M.forget(router, router:session_id(),
                          router.requests:peer())
     elseif outcome == "connect" then
         return router:refuse("unreachable")
