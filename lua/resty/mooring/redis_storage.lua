@@ -41,6 +41,7 @@ local match = string.match
 local min = math.min
 local not_found = errors.not_found
 local setmetatable = setmetatable
+local sub = string.sub
 local type = type
 
 local _M = { _VERSION = mooring_ffi._VERSION }
@@ -147,16 +148,32 @@ local CONFIGURATION = { NOAUTH = true, NOPERM = true, WRONGPASS = true }
 local WRONG_ROLE = { READONLY = true, MASTERDOWN = true }
 
 
+-- What an error says, without the id of the session it is about.
+local function without_id(self, text, command)
+    local prefix = self.key_prefix
+    for i = 2, #command do
+        local arg = command[i]
+        local at = sub(arg, 1, #prefix) == prefix
+                   and find(text, sub(arg, #prefix + 1), 1, true)
+        if at then
+            return sub(text, 1, at - 1) .. "..."
+        end
+    end
+    return text
+end
+
+
 -- An error reply as the three results of a failed call.
-local function reply_failure(self, what, reply)
-    local kind = match(reply.err, "^(%u+)") or ""
+local function reply_failure(self, what, command, reply)
+    local err = without_id(self, reply.err, command)
+    local kind = match(err, "^(%u+)") or ""
     if CONFIGURATION[kind] then
         log.warn_limited("redis " .. kind, "Redis at ", self.address,
-                         " refuses us, check url and ACL: ", reply.err)
+                         " refuses us, check url and ACL: ", err)
     elseif WRONG_ROLE[kind] then
-        self.transport:reconnect(reply.err)
+        self.transport:reconnect(err)
     end
-    return nil, "could not " .. what .. ": " .. reply.err,
+    return nil, "could not " .. what .. ": " .. err,
            KINDS[kind] or errors.UNAVAILABLE
 end
 
@@ -174,7 +191,7 @@ local function run(self, what, commands)
     end
     for i = 1, #commands do
         if is_error(replies[i]) then
-            return reply_failure(self, what, replies[i])
+            return reply_failure(self, what, commands[i], replies[i])
         end
     end
     return replies

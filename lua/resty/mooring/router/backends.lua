@@ -150,8 +150,10 @@ end
 
 -- ------------------------------------------------------------ the option --
 
+-- Whoever puts credentials into a URL does not want to find them in a log.
 local function shown(i, url)
-    return format('entry %d ("%s") ', i, url)
+    local behind = match(url, "^.*(@.*)$")
+    return format('entry %d ("%s") ', i, behind and "..." .. behind or url)
 end
 
 

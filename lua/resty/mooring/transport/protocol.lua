@@ -26,6 +26,7 @@ local ffi_gc = ffi.gc
 local ffi_new = ffi.new
 local ffi_string = ffi.string
 local gsub = string.gsub
+local match = string.match
 local pcall = pcall
 local setmetatable = setmetatable
 local sub = string.sub
@@ -39,6 +40,8 @@ local ERROR = C.MR_REPLY_ERROR
 local INTEGER = C.MR_REPLY_INTEGER
 local ARRAY = C.MR_REPLY_ARRAY
 local UNAVAILABLE = errors.UNAVAILABLE
+
+local MAX_ERROR = 1024 -- bytes of an error that are shown
 
 local _M = {}
 
@@ -106,6 +109,19 @@ function _M.encode_all(commands)
 end
 
 
+-- The text of an error as it may be shown. A server that does not know a
+-- command (they can be renamed) quotes its arguments, cut at 128 bytes: keys,
+-- which hold session ids, or a password. So everything from there on goes; and
+-- so does what a terminal would obey.
+local function showable(text)
+    local quoted = find(text, "with args beginning", 1, true)
+    if quoted then
+        text = match(sub(text, 1, quoted - 1), "^(.-)[, ]*$")
+    end
+    return (gsub(sub(text, 1, MAX_ERROR), "%c", "?"))
+end
+
+
 ---
 -- The Lua value of a reply.
 -- @param reply mr_reply *, still the caller's to free
@@ -126,7 +142,7 @@ function _M.decode(reply)
 
     local text = ffi_string(reply.str, reply.len)
     if kind == ERROR then
-        return { err = text }
+        return { err = showable(text) }
     end
     return text
 end
@@ -228,14 +244,8 @@ function _M.handshake(opts)
 end
 
 
--- A server that does not know AUTH (it can be renamed) quotes its arguments,
--- cut at 128 bytes, in the error: so everything from there on goes.
 local function without_secret(text, password)
-    local quoted = find(text, "with args beginning", 1, true)
-    if quoted then
-        text = gsub(sub(text, 1, quoted - 1), "[, ]+$", "")
-    end
-
+    text = showable(text)
     if password and password ~= "" then
         text = gsub(text, (gsub(password, "%p", "%%%0")), "<password>")
     end
