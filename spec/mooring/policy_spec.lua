@@ -60,6 +60,16 @@ describe("resty.mooring.policy", function()
             assert.equal(B, engine:route({}, { A, B }))
         end)
 
+        it("takes no backend when a policy's route answers false", function()
+            local engine = policy.compile {
+                { name = "none", route = function() return false end },
+                { name = "second", route = function(_, list) return list[1] end },
+            }
+            assert.is_nil(engine:route({}, { A, B }))
+            assert.equal(0, engine:stats().none.route.errors)
+            assert.equal(0, engine:stats().second.route.calls)
+        end)
+
         it("takes a table without functions", function()
             local engine = policy.compile {}
             assert.equal(A, engine:route({}, { A }))

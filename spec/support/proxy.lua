@@ -140,11 +140,13 @@ end
 --                options = more options of the router as Lua text,
 --                location =, server =, http =, listen = lines for nginx,
 --                before = Lua that runs before the router is made,
---                read_timeout = "200ms" for backends, workers =, dir = }
+--                read_timeout = "200ms" for backends,
+--                workers =, dir =, main =, env = as servers.nginx }
 function _M.start(opts)
   local self = setmetatable({}, Web)
   self.nginx = servers.nginx {
     conf = fill(opts), workers = opts.workers, dir = opts.dir,
+    main = opts.main, env = opts.env,
   }
   self.mcp = self.nginx.url .. "/mcp"
   return self

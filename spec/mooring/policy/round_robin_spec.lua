@@ -76,6 +76,20 @@ describe("resty.mooring.policy.round_robin", function()
         assert.matches("new", picks(policy, list, 3))
     end)
 
+    it("forgets backends that are gone, in bounded memory", function()
+        local policy = round_robin.new()
+        collectgarbage()
+        local before = collectgarbage("count")
+        for i = 1, 50000 do
+            policy.route(nil, {
+                { url = "http://10.0.0." .. i, weight = 1 },
+                { url = "http://10.0.1." .. i, weight = 1 },
+            })
+        end
+        collectgarbage()
+        assert.is_true(collectgarbage("count") - before < 100)
+    end)
+
     it("begins with another backend in each worker", function()
         local list = backends { 1, 1, 1 }
         local first = {}

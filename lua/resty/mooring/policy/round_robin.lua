@@ -33,6 +33,27 @@ local function step(current, backends)
 end
 
 
+-- A new table without the backends that are gone. Where they come and go under
+-- ever new addresses they would else pile up.
+local function only_listed(current, backends)
+    local kept = {}
+    for _, backend in ipairs(backends) do
+        kept[backend.url] = current[backend.url]
+    end
+    return kept
+end
+
+
+local function has_new(current, backends)
+    for _, backend in ipairs(backends) do
+        if not current[backend.url] then
+            return true
+        end
+    end
+    return false
+end
+
+
 ---
 -- @return a policy
 function _M.new()
@@ -46,6 +67,9 @@ function _M.new()
 
         -- backends is not empty, and may be another array in each call.
         route = function(_, backends)
+            if has_new(current, backends) then
+                current = only_listed(current, backends)
+            end
             for _ = 1, ahead % #backends do
                 step(current, backends)
             end

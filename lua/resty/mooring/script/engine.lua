@@ -12,7 +12,7 @@
 --
 --     key             no answer: what the option `key` finds
 --     admit           yes
---     route           smooth weighted round robin
+--     route           smooth weighted round robin (false: none, a 503)
 --     on_bind         the session as it was
 --     on_evict        nothing
 --     on_unreachable  "forget"
@@ -230,7 +230,8 @@ end
 ---
 -- The backend of a new session, or of a request that belongs to none.
 -- @param backends array of those that may take it
--- @return one of them; nil when there is none
+-- @return one of them; nil when there is none, or when a policy has answered
+--         false: none of them may have it
 function _M.route(self, req, backends)
     if #backends == 0 then
         return nil
@@ -238,11 +239,14 @@ function _M.route(self, req, backends)
     for _, slot in ipairs(self.chains.route) do
         local answer = run(slot, req, slot.trusted and backends
                                       or copy_array(backends))
-        if answer ~= nil then
+        if answer == false then
+            return nil
+        elseif answer ~= nil then
             if is_one_of(backends, answer) then
                 return answer
             end
-            blame_answer(slot, answer, "one of the backends it was given")
+            blame_answer(slot, answer, "one of the backends it was given, "
+                                       .. "false for none of them, or nil")
         end
     end
     return self.fallback.route(req, backends)
