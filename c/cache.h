@@ -156,8 +156,8 @@ void mr_drop(mr_cache *c, uint32_t slot, int reason, enum mr_counter count);
 int mr_expire_one(mr_cache *c, double now, uint32_t *looks);
 /* The slot that was used longest ago; the region must not be empty. */
 uint32_t mr_lru_oldest(mr_cache *c);
-/* Brings one slot's LRU key up to date. */
-void mr_lru_freshen(mr_cache *c, uint32_t slot);
+/* Brings one slot's LRU key up to date. Returns 1 when it was not. */
+int mr_lru_freshen(mr_cache *c, uint32_t slot);
 
 /* ------------------------------------------------------------ cache.c --- */
 

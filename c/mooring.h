@@ -291,7 +291,8 @@ MR_API int mr_listener_is_owner(mr_cache *c, double self);
 MR_API void mr_listener_resign(mr_cache *c, double self);
 
 /* Removes entries that have expired by `now` (MR_EXPIRED) and brings the LRU
- * keys of others up to date, looking at no more than max_steps slots.
+ * keys of others up to date, looking at no more than max_steps slots: one that
+ * was used since counts for two, one that is removed for four.
  * Returns how many were removed, or MR_BUSY / MR_NOMEM. */
 MR_API int mr_cache_sweep(mr_cache *c, double now, uint32_t max_steps);
 

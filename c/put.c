@@ -25,7 +25,7 @@
 enum {
     ALL_FLAGS = MR_PUT_ABSENT | MR_PUT_PRESENT | MR_PUT_REFUSE | MR_PUT_TOKEN |
                 MR_PUT_BUMP,
-    EXPIRY_LOOKS = 1024 /* for room, in one put */
+    EXPIRY_LOOKS = 256 /* for room, in one put */
 };
 
 /* A put on its way. */

@@ -6,6 +6,8 @@
  * The stripe is bumped before the lock is waited for, see put.c. */
 #include "cache.h"
 
+enum { DROP_COST = 4 }; /* in slots that are only looked at; a used one: 2 */
+
 static int drop_locked(mr_cache *c, uint32_t slot, int reason) {
     if (reason != MR_GONE_QUIETLY && mr_gone_reserve_slot(c, slot) != MR_OK)
         return MR_NOMEM;
@@ -14,24 +16,31 @@ static int drop_locked(mr_cache *c, uint32_t slot, int reason) {
     return MR_OK;
 }
 
-static uint32_t find_link(mr_cache *c, const char *key, uint32_t key_len) {
-    const unsigned char *bytes = (const unsigned char *)key;
+/* Makes the key's tokens invalid. Returns its hash. */
+static uint32_t bump(mr_cache *c, const char *key, uint32_t key_len) {
+    uint32_t hash = mr_cache_hash(c, key, key_len);
 
-    return mr_index_find(c, bytes, key_len, mr_cache_hash(c, bytes, key_len));
+    atomic_fetch_add(mr_cache_stripe(c, hash), 1);
+    return hash;
+}
+
+static uint32_t find_link(const mr_cache *c, const char *key, uint32_t key_len,
+                          uint32_t hash) {
+    return mr_index_find(c, (const unsigned char *)key, key_len, hash);
 }
 
 int mr_cache_remove(mr_cache *c, const char *key, uint32_t key_len,
                     int reason) {
-    uint32_t link;
+    uint32_t hash, link;
     int rc = MR_NOT_FOUND;
 
     if (key == NULL || key_len < 1)
         return MR_INVALID;
-    mr_cache_bump(c, key, key_len);
+    hash = bump(c, key, key_len);
     MR_FAULT(STRIPE_BUMPED);
     if (mr_cache_lock(c) != MR_OK)
         return MR_BUSY;
-    link = find_link(c, key, key_len);
+    link = find_link(c, key, key_len, hash);
     if (link != 0)
         rc = drop_locked(c, link - 1, reason);
     mr_cache_unlock(c);
@@ -56,16 +65,16 @@ int mr_cache_remove_ref(mr_cache *c, double ref, int reason) {
 
 void mr_cache_invalidate(mr_cache *c, const char *key, uint32_t key_len,
                          int reason) {
-    uint32_t link;
+    uint32_t hash, link;
 
     if (key == NULL || key_len < 1)
         return;
-    mr_cache_bump(c, key, key_len);
+    hash = bump(c, key, key_len);
     if (mr_cache_lock(c) != MR_OK) {
         mr_cache_bump_epoch(c);
         return;
     }
-    link = find_link(c, key, key_len);
+    link = find_link(c, key, key_len, hash);
     /* Without memory it leaves all the same, and unheard. */
     if (link != 0 && drop_locked(c, link - 1, reason) != MR_OK)
         drop_locked(c, link - 1, MR_GONE_QUIETLY);
@@ -74,14 +83,14 @@ void mr_cache_invalidate(mr_cache *c, const char *key, uint32_t key_len,
 
 static void freshen(mr_cache *c, uint32_t steps) {
     mr_region *r = c->region;
+    uint32_t left = r->slot_high;
 
-    if (steps > r->slot_high)
-        steps = r->slot_high;
-    for (; steps > 0; steps--) {
+    for (; steps > 0 && left > 0; steps--, left--) {
         if (r->freshen >= r->slot_high)
             r->freshen = 0;
-        if (mr_slot_live(&c->slots[r->freshen]))
-            mr_lru_freshen(c, r->freshen);
+        if (mr_slot_live(&c->slots[r->freshen]) &&
+            mr_lru_freshen(c, r->freshen) && steps > 1)
+            steps--;
         r->freshen++;
     }
 }
@@ -93,8 +102,10 @@ int mr_cache_sweep(mr_cache *c, double now, uint32_t max_steps) {
         return MR_INVALID;
     if (mr_cache_lock(c) != MR_OK)
         return MR_BUSY;
-    while ((rc = mr_expire_one(c, now, &max_steps)) == 1)
+    while ((rc = mr_expire_one(c, now, &max_steps)) == 1) {
         removed++;
+        max_steps -= max_steps < DROP_COST ? max_steps : DROP_COST - 1;
+    }
     freshen(c, max_steps);
     mr_cache_unlock(c);
     return removed == 0 && rc == MR_NOMEM ? MR_NOMEM : removed;

@@ -194,8 +194,13 @@ static void test_a_thousand_entries(void **state) {
     run(1000, 1000);
 }
 
-/* Beyond 1,024 uses since an entry was last seen the oldest *seen* is taken;
- * the sweep sees to it that this is the oldest. */
+static void test_as_many_entries_as_an_eviction_looks_at(void **state) {
+    (void)state;
+    run(1024, 1024);
+}
+
+/* Beyond 256 uses since an entry was last seen the oldest *seen* is taken; the
+ * sweep sees to it that this is the oldest. */
 static void test_swept_order_is_exact_beyond_the_looks(void **state) {
     enum { N = 5000 };
     mr_cache *c = open_private(N, 0, 0);
@@ -210,7 +215,7 @@ static void test_swept_order_is_exact_beyond_the_looks(void **state) {
     }
     for (int i = N - 1; i >= 0; i--) /* the last put is now the oldest */
         assert_true(mr_hit(c, refs[i], 2) >= 0);
-    mr_cache_sweep(c, 3, N);
+    mr_cache_sweep(c, 3, 2 * N);
     assert_sound(c);
     for (int i = N - 1; i > N - 100; i--) {
         char fresh[32];
@@ -223,7 +228,7 @@ static void test_swept_order_is_exact_beyond_the_looks(void **state) {
     mr_cache_close(c);
 }
 
-static void test_eviction_looks_at_no_more_than_1024(void **state) {
+static void test_eviction_from_many_looks_at_no_more_than_256(void **state) {
     enum { N = 5000 };
     mr_cache *c = open_private(N, 0, 0);
     static double refs[N];
@@ -239,10 +244,10 @@ static void test_eviction_looks_at_no_more_than_1024(void **state) {
     for (int i = 0; i < N; i++)
         mr_hit(c, refs[i], 2);
     put(c, "one more", "v", 3);
-    /* k0..k1023 were seen to be used, k1024 was not looked at. */
+    /* k0..k255 were seen to be used, k256 was not looked at. */
     assert_int_equal(mr_cache_next_evicted(c, &gone), 1);
-    assert_int_equal(gone.key_len, 5);
-    assert_memory_equal(gone.key, "k1024", 5);
+    assert_int_equal(gone.key_len, 4);
+    assert_memory_equal(gone.key, "k256", 4);
     assert_sound(c);
     mr_cache_close(c);
 }
@@ -253,8 +258,9 @@ int main(void) {
         cmocka_unit_test(test_two_entries),
         cmocka_unit_test(test_seven_entries),
         cmocka_unit_test(test_a_thousand_entries),
+        cmocka_unit_test(test_as_many_entries_as_an_eviction_looks_at),
         cmocka_unit_test(test_swept_order_is_exact_beyond_the_looks),
-        cmocka_unit_test(test_eviction_looks_at_no_more_than_1024),
+        cmocka_unit_test(test_eviction_from_many_looks_at_no_more_than_256),
     };
 
     return cmocka_run_group_tests_name("lru", tests, NULL, NULL);
