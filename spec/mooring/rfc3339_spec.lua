@@ -42,6 +42,29 @@ describe("resty.mooring.rfc3339", function()
         end
     end)
 
+    it("reads the usual form as every other form of the same time", function()
+        math.randomseed(20260630)
+        for _ = 1, 20000 do
+            -- also days and hours that are not there
+            local text = ("%04d-%02d-%02dT%02d:%02d:%02d"):format(math.random(0, 9999),
+                math.random(0, 13), math.random(0, 32), math.random(0, 24), math.random(0, 60),
+                math.random(0, 61))
+            local digits = math.random(0, 9)
+            if digits > 0 then
+                text = text .. "." .. ("%09d"):format(math.random(0, 999999999)):sub(1, digits)
+            end
+            assert.equal(rfc3339.parse(text .. "+00:00"), rfc3339.parse(text .. "Z"), text)
+        end
+    end)
+
+    it("refuses what differs from the usual form in one byte that matters", function()
+        local usual = "2025-06-30T12:00:00.25Z"
+        for at = 1, #usual - 1 do
+            local text = usual:sub(1, at - 1) .. "x" .. usual:sub(at + 1)
+            assert.is_nil(rfc3339.parse(text), text)
+        end
+    end)
+
     describe(".format", function()
         it("writes whole seconds without a fraction", function()
             assert.equal("2025-06-30T10:00:00Z", rfc3339.format(1751277600))

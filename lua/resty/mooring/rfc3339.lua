@@ -8,6 +8,7 @@
 -- microsecond, so a record keeps the text it came with beside the number (see
 -- resty.mooring.session) and loses no nanosecond on the way through.
 
+local byte = string.byte
 local date = os.date
 local floor = math.floor
 local format = string.format
@@ -81,10 +82,69 @@ local function in_range(year, month, day, hour, minute, second)
 end
 
 
----
--- @param text string
--- @return unix seconds with their fraction, or nil when text is no timestamp
-function _M.parse(text)
+-- ------------------------------------------------- the usual form, by bytes --
+
+-- "YYYY-MM-DDThh:mm:ssZ", with up to nine digits of a fraction: what Go and we
+-- write. Patterns are not compiled, and are half of the time a record takes.
+
+local ZERO, DOT, DASH, COLON, UPPER_T, UPPER_Z = 48, 46, 45, 58, 84, 90
+local SHORTEST, LONGEST = 20, 30 -- ...:ssZ, ...:ss.123456789Z
+local SCALE = { 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9 }
+
+
+-- The number that bytes i to j write; NaN when one of them is no digit.
+local function digits(text, i, j)
+    local value = 0
+    for at = i, j do
+        local digit = byte(text, at) - ZERO
+        if digit < 0 or digit > 9 then
+            return 0 / 0
+        end
+        value = value * 10 + digit
+    end
+    return value
+end
+
+
+local function has_usual_marks(text, length)
+    return byte(text, 5) == DASH and byte(text, 8) == DASH
+           and byte(text, 11) == UPPER_T and byte(text, 14) == COLON
+           and byte(text, 17) == COLON and byte(text, length) == UPPER_Z
+           and (length == SHORTEST
+                or length > SHORTEST + 1 and byte(text, 20) == DOT)
+end
+
+
+-- Unix seconds; nil when the form is another one, or it is no time. (One
+-- division of two exact numbers rounds as tonumber does.)
+local function parse_usual(text)
+    local length = #text
+    if length < SHORTEST or length > LONGEST
+       or not has_usual_marks(text, length)
+    then
+        return nil
+    end
+    local year, month, day = digits(text, 1, 4), digits(text, 6, 7),
+                             digits(text, 9, 10)
+    local hour, minute, second = digits(text, 12, 13), digits(text, 15, 16),
+                                 digits(text, 18, 19)
+    local fraction = 0
+    if length > SHORTEST then
+        fraction = digits(text, 21, length - 1) / SCALE[length - 21]
+    end
+    if not in_range(year, month, day, hour, minute, second)
+       or year ~= year or fraction ~= fraction
+    then
+        return nil
+    end
+    return days_from_civil(year, month, day) * 86400
+           + hour * 3600 + minute * 60 + second + fraction
+end
+
+
+-- ------------------------------------------------------------- parse, format --
+
+local function parse_any(text)
     local year, month, day, hour, minute, second, fraction, zone =
         match(text, PATTERN)
     if not year then
@@ -102,6 +162,14 @@ function _M.parse(text)
 
     return days_from_civil(year, month, day) * 86400
            + hour * 3600 + minute * 60 + second - offset + fraction
+end
+
+
+---
+-- @param text string
+-- @return unix seconds with their fraction, or nil when text is no timestamp
+function _M.parse(text)
+    return parse_usual(text) or parse_any(text)
 end
 
 
