@@ -129,20 +129,23 @@ local OVER_REDIS = [[require("resty.mooring.routing_storage").new {
                 },
             }]]
 
-local function start(conf, vars)
-    return servers.nginx { conf = conf, vars = vars, log_level = "error",
-                           main = pin.workers(pin.measured) }
+local function start(conf, vars, under)
+    return servers.nginx {
+        conf = conf, vars = vars, log_level = "error", under = under,
+        main = under and "master_process off;\n" or pin.workers(pin.measured),
+    }
 end
 
 local function bind(router)
-    local answer = assert(servers.http(router.url .. "/bind"))
+    local answer = assert(servers.http(router.url .. "/bind", { timeout = 60 }))
     assert(answer.status == 200, router:error_log())
     return router
 end
 
 --- Starts them all.
+-- @param under command the proxies are run by, in one process each; or nil
 -- @return { redis =, plain =, plain_lua =, router_local =, router_redis = }
-function _M.start()
+function _M.start(under)
     local backends = servers.nginx { conf = BACKENDS, vars = { answer = ANSWER },
                                      log_level = "error", main = pin.workers(pin.other) }
     local redis = servers.redis()
@@ -152,10 +155,10 @@ function _M.start()
     end
     return {
         redis = redis,
-        plain = start(PLAIN, vars()),
-        plain_lua = start(PLAIN_LUA, vars()),
-        router_local = bind(start(ROUTER, vars('"local"'))),
-        router_redis = bind(start(ROUTER, vars(OVER_REDIS:format(redis.url)))),
+        plain = start(PLAIN, vars(), under),
+        plain_lua = start(PLAIN_LUA, vars(), under),
+        router_local = bind(start(ROUTER, vars('"local"'), under)),
+        router_redis = bind(start(ROUTER, vars(OVER_REDIS:format(redis.url)), under)),
     }
 end
 

@@ -11,40 +11,42 @@ local _M = {}
 
 local SCRIPT = servers.root .. "/spec/bench/wrk.lua"
 
---- Runs wrk once.
+--- Has wrk send requests from the other CPU.
 -- @param plan    bench.plan
--- @param target  { nginx = with one worker, url =, mode = and suffix = for
---                wrk.lua }
+-- @param target  { nginx =, url =, mode = and suffix = for wrk.lua }
 -- @param seconds whole ones
--- @return { rate = requests a second, cpu_ns = of the worker for one request,
---         busy = share of its CPU the worker had, requests =, p99_us = };
+-- @return { rate = requests a second, requests = (also none), p99_us = };
 --         raises when a single answer was not 2xx
-function _M.once(plan, target, seconds)
-    local worker = target.nginx:worker_pids()[1]
-    local cpu, from = pin.cpu_ns(worker), servers.now()
+function _M.send(plan, target, seconds)
     local result = servers.run {
         timeout = seconds + 30,
         unpack(pin.command(pin.other, {
-            "wrk", "-t1", "-c" .. plan.wrk_connections, "-d" .. seconds .. "s", "--timeout", "5s",
+            "wrk", "-t1", "-c" .. plan.wrk_connections, "-d" .. seconds .. "s", "--timeout", "20s",
             "-s", SCRIPT, target.url, "--", target.mode or "get", target.suffix or "",
         })),
     }
-    cpu = pin.cpu_ns(worker) - cpu
-    local spent = servers.now() - from
     local requests, us, p99, failed = result.out:match("RESULT (%d+) (%d+) (%d+) (%d+)")
     assert(result.code == 0 and requests, result.out .. result.err)
-    if tonumber(failed) > 0 or tonumber(requests) == 0 then
-        error(("%s: of %s requests %s failed\n%s\n%s"):format(target.url, requests, failed,
+    requests = tonumber(requests)
+    if tonumber(failed) > 0 then
+        error(("%s: of %d requests %s failed\n%s\n%s"):format(target.url, requests, failed,
             result.out, target.nginx:error_log():sub(-2000)), 0)
     end
-    requests = tonumber(requests)
-    return {
-        rate = requests / tonumber(us) * 1e6,
-        cpu_ns = cpu / requests,
-        busy = cpu / spent / 1e9,
-        requests = requests,
-        p99_us = tonumber(p99),
-    }
+    return { rate = requests / tonumber(us) * 1e6, requests = requests, p99_us = tonumber(p99) }
+end
+
+--- As send, to an nginx with one worker.
+-- @return what send returns, and cpu_ns = of the worker for one request, busy =
+--         share of its CPU the worker had
+function _M.once(plan, target, seconds)
+    local worker = target.nginx:worker_pids()[1]
+    local cpu, from = pin.cpu_ns(worker), servers.now()
+    local result = _M.send(plan, target, seconds)
+    assert(result.requests > 0, target.url .. " has not answered")
+    cpu = pin.cpu_ns(worker) - cpu
+    result.cpu_ns = cpu / result.requests
+    result.busy = cpu / (servers.now() - from) / 1e9
+    return result
 end
 
 --- Targets take turns. Each is warmed up for a second before.

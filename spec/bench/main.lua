@@ -29,7 +29,8 @@ local plots = require "bench.plots"
 local report = require "bench.report"
 local servers = require "support.servers"
 
-local BENCHMARKS = { "core", "instructions", "hits", "sharing", "misses", "proxying", "commands" }
+local BENCHMARKS = { "core", "instructions", "counting", "hits", "sharing", "misses", "proxying",
+                     "commands" }
 local OUT = servers.root .. "/build/bench"
 
 local function chosen()

@@ -67,25 +67,33 @@ local function expect_reads(redis, target)
     end
 end
 
---- @return as bench.load compare
-function _M.run(plan)
+--- Starts an nginx for each endpoint of one run, or one for all.
+-- @param under command they are run by, in one process each; or nil: one nginx
+--        with a worker for all of them
+-- @return array of targets for bench.load
+function _M.start(plan, under)
     local redis = servers.redis()
     pin.move(redis.pid, pin.other)
     fill(redis, plan.records)
-    local nginx = servers.nginx {
-        conf = CONF, main = pin.workers(pin.measured), log_level = "error",
-        vars = {
-            redis = redis.port, records = ("%d"):format(plan.records), locations = locations(),
-        },
-    }
-    local targets = {}
+    local targets, nginx = {}, nil
     for i, name in ipairs(ENDPOINTS) do
+        nginx = not under and nginx or servers.nginx {
+            conf = CONF, log_level = "error", under = under,
+            main = under and "master_process off;\n" or pin.workers(pin.measured),
+            vars = { redis = redis.port, records = ("%d"):format(plan.records),
+                     locations = locations() },
+        }
         targets[i] = { name = name, nginx = nginx, url = nginx.url .. "/" .. name }
         if name ~= "nothing" then
             expect_reads(redis, targets[i])
         end
     end
-    return load.compare(plan, targets)
+    return targets
+end
+
+--- @return as bench.load compare
+function _M.run(plan)
+    return load.compare(plan, _M.start(plan))
 end
 
 return _M

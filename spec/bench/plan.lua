@@ -19,6 +19,7 @@ return {
     sharing_rounds = quick and 2 or 5,
     wrk_rounds = quick and 2 or 5,
     wrk_seconds = quick and 1 or 2,     -- wrk takes whole seconds
+    counted_requests = quick and 1000 or 3000, -- under callgrind
     wrk_connections = 64,
     records = quick and 20000 or 100000, -- in Redis, for misses
     idle_seconds = quick and 3 or 6,    -- for beacons

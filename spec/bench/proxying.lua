@@ -43,21 +43,31 @@ local function target(farm, name, mode, suffix, outcome)
     return made
 end
 
+--- Tool calls of known sessions, as targets for bench.load.
+function _M.calls(farm)
+    return {
+        target(farm, "plain", "call", "a"),
+        target(farm, "plain_lua", "call", "a"),
+        target(farm, "router_local", "call", "ab", "bound"),
+        target(farm, "router_redis", "call", "ab", "bound"),
+    }
+end
+
+--- The same for `initialize`.
+function _M.openings(farm)
+    return {
+        target(farm, "plain", "initialize"),
+        target(farm, "router_local", "initialize", nil, "created"),
+        target(farm, "router_redis", "initialize", nil, "created"),
+    }
+end
+
 --- @return { calls = as bench.load compare, initialize = the same }
 function _M.run(plan)
     local farm = farms.start()
     return {
-        calls = load.compare(plan, {
-            target(farm, "plain", "call", "a"),
-            target(farm, "plain_lua", "call", "a"),
-            target(farm, "router_local", "call", "ab", "bound"),
-            target(farm, "router_redis", "call", "ab", "bound"),
-        }),
-        initialize = load.compare(plan, {
-            target(farm, "plain", "initialize"),
-            target(farm, "router_local", "initialize", nil, "created"),
-            target(farm, "router_redis", "initialize", nil, "created"),
-        }),
+        calls = load.compare(plan, _M.calls(farm)),
+        initialize = load.compare(plan, _M.openings(farm)),
     }
 end
 

@@ -179,6 +179,15 @@ local function instructions(counts)
     end
 end
 
+local function counting(results)
+    say("\nuser instructions of a request (callgrind)")
+    for _, kind in ipairs { "calls", "initialize", "misses" } do
+        for _, row in ipairs(results[kind] or {}) do
+            say("  %-12s%-16s%10.0f", kind, row.name, row.instructions)
+        end
+    end
+end
+
 local function goal_table(rows)
     say("\n%-62s%10s  %-40s", "goal (DESIGN, section 10)", "", "measured")
     for _, row in ipairs(rows) do
@@ -203,6 +212,9 @@ function _M.all(results)
     end
     if results.instructions and next(results.instructions) then
         instructions(results.instructions)
+    end
+    if results.counting and results.counting.calls then
+        counting(results.counting)
     end
     if results.misses then
         requests("miss, 64 connections", results.misses)

@@ -251,7 +251,8 @@ end
 --                  (without daemon, pid, user), workers = (default 1),
 --                main = lines for the main context, log_level = ("info"),
 --                scheme = of .url ("http"),
---                vars = { name = value for $name }, env = { }, dir = }
+--                vars = { name = value for $name }, env = { }, dir =,
+--                under = command that nginx is run by, such as { "valgrind" } }
 --   In conf, $dir (the prefix), $root (the checkout), $port, $port2, ... (free
 --   ports) and vars are replaced; lua_package_path and cpath are the checkout's
 --   unless conf has its own.
@@ -304,10 +305,17 @@ function Nginx:start()
     self.single = text:find("master_process%s+off") ~= nil
     self.workers = tonumber(text:match("worker_processes%s+(%d+)")) or 1
     os.remove(self.dir .. "/nginx.pid")
-    self.process = process.spawn { NGINX, "-p", self.dir, "-c",
-        self.dir .. "/nginx.conf", "-e", self.dir .. "/error.log",
-        env = self.opts.env, out = self.dir .. "/error.log" }
-    process.wait_for(function() return up(self) end, 10, "nginx to start")
+    local argv = { env = self.opts.env, out = self.dir .. "/error.log" }
+    for i, arg in ipairs(self.opts.under or {}) do
+        argv[i] = arg
+    end
+    for _, arg in ipairs { NGINX, "-p", self.dir, "-c", self.dir .. "/nginx.conf",
+                           "-e", self.dir .. "/error.log" } do
+        argv[#argv + 1] = arg
+    end
+    self.process = process.spawn(argv)
+    process.wait_for(function() return up(self) end, self.opts.under and 60 or 10,
+        "nginx to start")
 end
 
 --- Pids of the workers that accept requests, ascending.

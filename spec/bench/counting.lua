@@ -1,0 +1,93 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- User instructions that a request takes of nginx, counted by callgrind: what
+-- does not depend on who else uses the machine (to some hundredths: what is
+-- compiled, and how many requests are served in one turn of the event loop,
+-- differ). The system calls of a request are the larger part of its time and
+-- are not in these numbers. None without valgrind.
+
+local farms = require "bench.farm"
+local load = require "bench.load"
+local misses = require "bench.misses"
+local proxying = require "bench.proxying"
+local servers = require "support.servers"
+
+local _M = {}
+
+local UNDER = { "valgrind", "--tool=callgrind", "--instr-atstart=no",
+                "--callgrind-out-file=/dev/null" }
+
+local SECONDS = 2 -- of a run of wrk
+
+-- Runs wrk until there were `plan.counted_requests`, and returns how many.
+local function send_all(plan, target)
+    local requests, runs = 0, 0
+    while requests < plan.counted_requests do
+        requests = requests + load.send(plan, target, SECONDS).requests
+        runs = runs + 1
+        assert(runs < 60, target.url .. " does not answer")
+    end
+    return requests
+end
+
+local function control(nginx, how)
+    local result = servers.run { "callgrind_control", "-i", how, nginx.pid, timeout = 60 }
+    assert(result.code == 0, result.out .. result.err)
+end
+
+-- What will be compiled is compiled in the first requests, which are not counted.
+local function count(plan, target)
+    send_all(plan, target)
+    control(target.nginx, "on")
+    local requests = send_all(plan, target)
+    target.nginx:stop("TERM", 60)
+    local collected = target.nginx:error_log():match("Collected : (%d+)")
+    assert(collected, target.nginx:error_log())
+    return { name = target.name, requests = requests,
+             instructions = tonumber(collected) / requests }
+end
+
+local KINDS = {
+    calls = function() return proxying.calls(farms.start(UNDER)) end,
+    initialize = function() return proxying.openings(farms.start(UNDER)) end,
+    misses = function(plan) return misses.start(plan, UNDER) end,
+}
+
+local function is_one_of(name, names)
+    for _, one in ipairs(names or { name }) do
+        if one == name then
+            return true
+        end
+    end
+    return false
+end
+
+--- Requests of one kind.
+-- @param kind  of KINDS
+-- @param names array of those to measure, or nil: all
+-- @return { { name =, instructions = of a request, requests = counted }, ... }
+function _M.some(plan, kind, names)
+    local rows = {}
+    for _, target in ipairs(KINDS[kind](plan)) do
+        if is_one_of(target.name, names) then
+            rows[#rows + 1] = count(plan, target)
+        end
+    end
+    servers.stop_all()
+    return rows
+end
+
+--- @return { calls =, initialize =, misses = }, each as `some` returns it
+function _M.run(plan)
+    if servers.run { "sh", "-c", "command -v valgrind" }.code ~= 0 then
+        return {}
+    end
+    local result = {}
+    for kind in pairs(KINDS) do
+        result[kind] = _M.some(plan, kind)
+    end
+    return result
+end
+
+return _M
