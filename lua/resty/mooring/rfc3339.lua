@@ -142,7 +142,7 @@ local function parse_usual(text)
 end
 
 
--- ------------------------------------------------------------- parse, format --
+-- ----------------------------------------------------------- parse, format --
 
 local function parse_any(text)
     local year, month, day, hour, minute, second, fraction, zone =

@@ -44,7 +44,7 @@ function _M.invalid_id(id, max_length)
         return "invalid session id: " .. #id .. " bytes, over max_id_length "
                .. max_length
     end
-    -- A loop: a pattern would not be compiled, and would end the caller's trace.
+    -- A loop: a pattern is not compiled, and would end the caller's trace.
     for at = 1, #id do
         local code = byte(id, at)
         if code < 33 or code > 126 then
