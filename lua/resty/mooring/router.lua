@@ -326,6 +326,10 @@ end
 ---
 -- Looks at the head of a response. For header_filter_by_lua.
 function _M.header_filter(self)
+    local wrong = forward.wrong_answer()
+    if wrong then
+        return ngx.exit(wrong)
+    end
     local under_way = self.requests
     local request = key_of()
     local id = under_way.ids[request]

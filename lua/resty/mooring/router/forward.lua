@@ -12,6 +12,7 @@ local requests = require "resty.mooring.router.requests"
 local scripts = require "resty.mooring.router.scripts"
 
 local get_last_failure = balancer.get_last_failure
+local http_version = ngx.req.http_version
 local key_of = requests.key
 local ngx = ngx
 local set_current_peer = balancer.set_current_peer
@@ -115,6 +116,25 @@ local function try_again(router, request)
         peers[request], var.mooring_backend = peer, peer.url
     end
     return set_current_peer(peer.address, peer.port)
+end
+
+
+---
+-- What to end a request with whose backend has given no final answer, or one
+-- that has no head (header filter phase); nil when all is well.
+--
+-- nginx (before 1.29) takes a 1xx for the answer and what comes behind it for
+-- its body, and what is not HTTP at all for a body of HTTP/0.9. Neither has an
+-- end that the client could tell: a backend could write the answers to other
+-- requests on the client's connection, which may be that of a proxy in front.
+function _M.wrong_answer()
+    if http_version() < 1 then
+        return ngx.ERROR -- an answer of ours would have no head either
+    end
+    local status = ngx.status
+    if status < 200 and not (status == 101 and ngx.var.http_upgrade) then
+        return ngx.HTTP_BAD_GATEWAY
+    end
 end
 
 

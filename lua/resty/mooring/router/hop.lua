@@ -184,6 +184,9 @@ function _M.open(self, request, url)
     if outcome then
         answer.sock:close()
         return nil, "the backend could not be asked: " .. outcome, outcome
+    elseif answer.status < 200 then
+        answer.sock:close()
+        return nil, "the backend gave no final answer", "broken"
     end
     return answer
 end
