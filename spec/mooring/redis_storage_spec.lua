@@ -74,6 +74,28 @@ describe("resty.mooring.redis_storage", function()
     end)
     after_each(function() storage:close() end)
 
+    describe(":create_later", function()
+        it("stores without waiting, and says what became of it", function()
+            local said = {}
+            local function note(...) said[#said + 1] = { ... } end
+            assert.is_true(storage:create_later(make "later", note))
+            assert.is_true(storage:create_later(make("later", "http://b:1"), note))
+            assert.equal(URL, storage:resolve "later")
+            assert.same({ true }, said[1])
+            assert.equal("already_exists", said[2][3])
+            local left = tonumber(redis:cli("PTTL " .. PREFIX .. "later"))
+            assert.is_true(left > 1.4 * 7200000 and left <= 1.5 * 7200000)
+        end)
+
+        it("refuses at once what can never be stored", function()
+            assert.equal("invalid", select(3, storage:create_later(make "a b")))
+            assert.has_error(function() storage:create_later(1) end,
+                "session must be a session")
+            storage:close()
+            assert.equal("closed", select(3, storage:create_later(make "x")))
+        end)
+    end)
+
     describe("in Redis", function()
         it("keeps a session as ToolHive's JSON under its prefix, with 1.5 x ttl", function()
             storage = new { ttl = 100 }

@@ -57,6 +57,76 @@ describe("resty.mooring.routing_storage", function()
         assert.equal(0, remote.calls.load)
     end)
 
+    describe(":create_later", function()
+        local remote_said, answers, over
+
+        before_each(function()
+            answers = {}
+            over = remotes.counting()
+            over.create_later = function(_, s, callback)
+                over.asked, remote_said = s.id, callback
+                return true
+            end
+            storage:close()
+            storage = routing_storage.new { max_local_entries = 100,
+                                            remote = over }
+        end)
+
+        local function create()
+            return storage:create_later(make "a", function(...)
+                answers[#answers + 1] = { ... }
+            end)
+        end
+
+        it("knows the session before the remote does", function()
+            assert.is_true(create())
+            assert.equal("a", over.asked)
+            assert.same({}, answers)
+            assert.equal(URL, storage:resolve "a")
+            remote_said(true)
+            assert.same({ { true } }, answers)
+            assert.equal(URL, storage:resolve "a")
+            assert.equal(0, over.calls.load)
+        end)
+
+        it("gives it up when the id is taken", function()
+            over:store(make("a", "http://b:1"))
+            create()
+            remote_said(nil, "session already exists", "already_exists")
+            assert.equal("already_exists", answers[1][3])
+            assert.equal("http://b:1", storage:resolve "a")
+        end)
+
+        it("keeps it while nobody can say", function()
+            create()
+            remote_said(nil, "gone", "unavailable")
+            assert.equal("unavailable", answers[1][3])
+            assert.equal(URL, storage:resolve "a")
+        end)
+
+        it("refuses an id that is known here", function()
+            storage:store(make("a", "http://b:1"))
+            assert.equal("already_exists", select(3, create()))
+            assert.is_nil(over.asked)
+            assert.equal("http://b:1", storage:resolve "a")
+        end)
+
+        it("does not keep a session that was deleted meanwhile", function()
+            create()
+            storage:delete "a"
+            remote_said(nil, "gone", "unavailable")
+            assert.equal("not_found", select(3, storage:resolve "a"))
+        end)
+
+        it("refuses what create refuses", function()
+            assert.has_error(function() storage:create_later("a") end,
+                "session must be a session")
+            assert.equal("invalid", select(3, storage:create_later(make "")))
+            storage:close()
+            assert.equal("closed", select(3, create()))
+        end)
+    end)
+
     it("asks the remote on a miss, and itself the second time", function()
         remote:store(make "a")
         assert.equal("a", storage:load("a").id)

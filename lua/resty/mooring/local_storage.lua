@@ -208,6 +208,19 @@ end
 
 
 ---
+-- create for callers that cannot wait; here nobody has to.
+-- @param callback function(created): called before this returns true
+-- @return as create
+function _M.create_later(self, s, callback)
+    local ok, err, code = _M.create(self, s)
+    if ok then
+        callback(true)
+    end
+    return ok, err, code
+end
+
+
+---
 -- Overwrites a session that is there.
 -- @return as store, and not_found
 function _M.update(self, s)

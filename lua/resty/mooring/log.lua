@@ -19,9 +19,34 @@ local in_nginx = ffi.in_nginx and ngx and ngx.log
 local _M = {}
 
 
+local in_timers = false
+local HAS_NO_REQUEST = { init = true, init_worker = true, timer = true,
+                         exit_worker = true }
+
+
+---
+-- From now on nginx does not add the request line to messages: with session ids
+-- in URLs it holds one. Messages of requests are then written by timers.
+function _M.without_requests()
+    in_timers = true
+end
+
+
+local function write(_, level, ...)
+    ngx.log(level, "mooring: ", ...)
+end
+
+
 local function writer(level, name)
     if in_nginx then
-        return function(...) ngx.log(level, "mooring: ", ...) end
+        return function(...)
+            if in_timers and not HAS_NO_REQUEST[ngx.get_phase()] then
+                -- Without a timer to be had, rather no message.
+                ngx.timer.at(0, write, level, ...)
+            else
+                write(nil, level, ...)
+            end
+        end
     end
     return function(...)
         stderr:write("mooring: [", name, "] ", table.concat({ ... }), "\n")

@@ -251,11 +251,10 @@ local function milliseconds(seconds)
 end
 
 
--- SET of any kind: true; false when the condition is not met; or the three
--- results of a failed call.
-local function write(self, s, what, condition)
+-- SET as a command, or nil, message, code.
+local function set_command(self, s, condition, level)
     if type(s) ~= "table" or type(s.id) ~= "string" then
-        error("session must be a session", 3)
+        error("session must be a session", level)
     end
     local _, err, code = refuse(self, s.id)
     if code then
@@ -271,9 +270,21 @@ local function write(self, s, what, condition)
     if lifetime < 0.001 then
         return nil, "invalid session: older than max_lifetime", errors.INVALID
     end
-    local reply
-    reply, err, code = run_one(self, what, "SET", self.key_prefix .. s.id, text,
-                               "PX", milliseconds(lifetime), condition)
+    return { "SET", self.key_prefix .. s.id, text, "PX",
+             milliseconds(lifetime), condition }
+end
+
+
+-- SET of any kind: true; false when the condition is not met; or the three
+-- results of a failed call.
+local function write(self, s, what, condition)
+    local command, err, code = set_command(self, s, condition, 4)
+    if not command then
+        return nil, err, code
+    end
+    local replies
+    replies, err, code = run(self, what, { command })
+    local reply = replies and replies[1]
     if reply == "OK" then
         return true
     elseif reply == false and condition then
@@ -307,6 +318,37 @@ function _M.create(self, s)
         return nil, "session already exists", errors.ALREADY_EXISTS
     end
     return true
+end
+
+
+-- The results of create for the reply to an enqueued SET.
+local function created(self, reply, err, code)
+    if reply == "OK" then
+        return true
+    elseif reply == false then
+        return nil, "session already exists", errors.ALREADY_EXISTS
+    elseif reply == nil then
+        return nil, "could not create the session: " .. err, code
+    elseif is_error(reply) then
+        return reply_failure(self, "create the session", reply)
+    end
+    return unexpected("create the session")
+end
+
+
+---
+-- create without waiting, in every phase of nginx that has timers.
+-- @param callback function(created, message, code), called in a timer with what
+--        create would have returned
+-- @return true, or nil, message, code when it could not even be queued
+function _M.create_later(self, s, callback)
+    local command, err, code = set_command(self, s, "NX", 3)
+    if not command then
+        return nil, err, code
+    end
+    return self.transport:enqueue(command, function(...)
+        callback(created(self, ...))
+    end)
 end
 
 

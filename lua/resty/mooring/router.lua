@@ -10,6 +10,8 @@
 --     balancer_by_lua     router:balancer()       its address
 --     header_filter       router:header_filter()  ids, 404s, event streams
 --     log_by_lua          router:log()            event streams
+--     rewrite_by_lua      router:sse()            the HTTP+SSE transport:
+--     body_filter_by_lua  router:sse_body()       sse.conf
 --     error_page          router:unreachable()    no answer from the backend
 --
 -- The include files in resty/mooring/nginx call all of these but the first two,
@@ -24,7 +26,10 @@
 --     $mooring_upstream  where proxy_pass goes (router/backends.lua)
 --     $mooring_tls_name  name for SNI and verification
 --     $mooring_attempts  "2" in the second attempt, "over" when that was it
---     $mooring_role      "internal" in the internal server (router/hop.lua)
+--     $mooring_role      "internal" in the internal server (router/hop.lua),
+--                        "sse" in locations of the HTTP+SSE transport
+--                        (router/legacy.lua)
+--     $mooring_path      path of the request as it may be logged
 --
 -- A request of a known session costs one look into the storage and one into a
 -- table of peers; its body is not read, no table is made.
@@ -42,6 +47,7 @@ local forward = require "resty.mooring.router.forward"
 local hop = require "resty.mooring.router.hop"
 local key = require "resty.mooring.router.key"
 local keyed = require "resty.mooring.router.keyed"
+local legacy = require "resty.mooring.router.legacy"
 local log = require "resty.mooring.log"
 local mcp = require "resty.mooring.router.mcp"
 local mooring_ffi = require "resty.mooring.ffi"
@@ -51,6 +57,7 @@ local policy = require "resty.mooring.policy"
 local references = require "resty.mooring.router.reference"
 local requests = require "resty.mooring.router.requests"
 local scripts = require "resty.mooring.router.scripts"
+local sse_id = require "resty.mooring.router.sse_id"
 local store = require "resty.mooring.router.store"
 local streams = require "resty.mooring.router.streams"
 local unreachable = require "resty.mooring.router.unreachable"
@@ -85,6 +92,8 @@ local OPTIONS = {
       doc = "where the id of a session is found; default: MCP's header" },
     { name = "unknown", check = options.one_of("reject", "bind"),
       doc = 'what to do with an unknown id; MCP: "reject", else "bind"' },
+    { name = "sse_id", check = sse_id.check,
+      doc = "where the HTTP+SSE transport has its ids" },
     { name = "allow", check = allow.check,
       doc = "what may be dialled beyond backends; array or function(url)" },
     { name = "internal", check = hop.check_address,
@@ -109,6 +118,9 @@ local function set_kind(self, opts)
         self.id_variable, self.mcp = key.variable(opts.key)
     else
         self.mcp = false -- ids are the policy's, and only its
+    end
+    if opts.key and opts.key.arg then
+        log.without_requests()
     end
     self.unknown = opts.unknown or (self.mcp and "reject" or "bind")
     if self.mcp and self.unknown == "bind" then
@@ -154,6 +166,7 @@ function _M.new(opts)
     self.streams = streams.new(function(id)
         resolve(self.storage, id)
     end, self.session_ttl)
+    self.legacy = legacy.new(self, opts.sse_id)
     return self
 end
 
@@ -300,6 +313,15 @@ end
 
 
 ---
+-- Says that a location is one of the HTTP+SSE transport. For rewrite_by_lua,
+-- with `set $mooring_role sse`.
+function _M.sse(self)
+    log.without_requests()
+    self.requests.inner[key_of()] = true
+end
+
+
+---
 -- Decides where a request goes. For access_by_lua.
 function _M.access(self)
     local inner = self.requests.inner
@@ -308,8 +330,11 @@ function _M.access(self)
     if inner[request] then
         inner[request] = nil
         -- Else it is a left-over of a request that ended before this phase.
-        if var.mooring_role == "internal" then
+        local role = var.mooring_role
+        if role == "internal" then
             return
+        elseif role == "sse" then
+            return self.legacy:access(var)
         end
     end
     return self.decide(self, var)
@@ -342,6 +367,13 @@ end
 
 
 ---
+-- Looks into an event stream of the HTTP+SSE transport. For body_filter_by_lua.
+function _M.sse_body(self)
+    return self.legacy:body()
+end
+
+
+---
 -- The request has ended. For log_by_lua.
 function _M.log(self)
     local request = key_of()
@@ -353,6 +385,9 @@ function _M.log(self)
             under_way.streams[request] = nil
             self.streams:remove(id)
         end
+    end
+    if self.legacy.count > 0 then
+        self.legacy:finish(request)
     end
 end
 

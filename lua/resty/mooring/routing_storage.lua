@@ -449,6 +449,62 @@ function _M.create(self, s)
 end
 
 
+local function create_in_timer(_, self, s, callback)
+    callback(write_remote(self, s, "create"))
+end
+
+
+local function create_remote_later(self, s, callback)
+    local remote = self.remote
+    if type(remote.create_later) == "function" then
+        return remote:create_later(s, callback)
+    end
+    local ok, err = ngx.timer.at(0, create_in_timer, self, s, callback)
+    if not ok then
+        return nil, "could not make a timer: " .. err, UNAVAILABLE
+    end
+    return true
+end
+
+
+---
+-- create without waiting, for phases of nginx that cannot. The local tier knows
+-- the session at once, and keeps it while the remote cannot say that the id is
+-- taken: for callers who are sure of the session until they are told otherwise.
+-- @param callback function(created, message, code), called in a timer with what
+--        create would have returned
+-- @return true, or nil, message, code as create: nothing is under way then
+function _M.create_later(self, s, callback)
+    if type(s) ~= "table" or type(s.id) ~= "string" then
+        error("session must be a session", 2)
+    end
+    local id = s.id
+    local _, err, code = refuse(self, id)
+    if code then
+        return nil, err, code
+    end
+    local text
+    text, err, code = encode(s)
+    if not text then
+        return nil, err, code
+    elseif look(self, id) then
+        return nil, "session already exists", errors.ALREADY_EXISTS
+    end
+
+    local left = self.tells_expiry and self.remote:lifetime(s)
+    copies.fill(self, id, s, text, copies.times(self, clock(), left),
+                self.cache:token(id), 0)
+    return create_remote_later(self, s, function(created, message, why)
+        if not created and why ~= UNAVAILABLE and why ~= TIMEOUT
+           and not self.closed
+        then
+            self.cache:invalidate(id, QUIETLY)
+        end
+        callback(created, message, why)
+    end)
+end
+
+
 ---
 -- Overwrites a session that is there.
 -- @return as store, and not_found

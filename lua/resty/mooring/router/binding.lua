@@ -33,24 +33,31 @@ local function endpoint_of(path)
 end
 
 
-local function new_session(router, id, url, path)
+---
+-- A session bound to a backend, not stored yet.
+-- @param router
+-- @param id valid
+-- @param reference of the backend, see resty.mooring.router.reference
+-- @param path that speaks for the session, nil when it does not matter
+-- @param kind optional, type of the session
+function _M.session(router, id, reference, path, kind)
     return session.new(id, {
-        type = router.session_type,
-        metadata = { backend_url = url, endpoint = endpoint_of(path) },
+        type = kind or router.session_type,
+        metadata = { backend_url = reference, endpoint = endpoint_of(path) },
     })
 end
 
 
 -- With what policies add to it; without, when the storage does not take that.
-local function create_scripted(router, id, url, path, body)
+local function create_scripted(router, id, reference, path, body)
     local engine = router.engine
-    local s = new_session(router, id, url, path)
+    local s = _M.session(router, id, reference, path)
     engine:on_bind(s, scripts.request(router, body))
     local ok, err, code = router.create_session(router.storage, s)
     if not ok and code == errors.INVALID then
         engine:blame_on_bind(err)
         return router.create_session(router.storage,
-                                     new_session(router, id, url, path))
+                                     _M.session(router, id, reference, path))
     end
     return ok, err, code
 end
@@ -69,7 +76,7 @@ function _M.create(router, id, reference, path, body)
         return create_scripted(router, id, reference, path, body)
     end
     return router.create_session(router.storage,
-                                 new_session(router, id, reference, path))
+                                 _M.session(router, id, reference, path))
 end
 
 
@@ -82,13 +89,15 @@ end
 
 
 ---
--- Removes the binding of a session whose backend is gone. Waits for the store.
+-- Removes the binding of a session whose backend is gone, or that has ended.
+-- Waits for the store.
 -- @param id string
 -- @param reference what it was bound to when that was seen
 -- @param condition optional function(session): false keeps the binding
+-- @param event optional, what is counted: "forgotten"
 -- @return true when there is no such binding any more, false when there is
 --         another one; or nil, message, code
-function _M.forget(router, id, reference, condition)
+function _M.forget(router, id, reference, condition, event)
     local storage = router.storage
     local s, err, code = storage:load(id)
     if not s then
@@ -105,7 +114,7 @@ function _M.forget(router, id, reference, condition)
     local removed
     removed, err, code = store.remove_if(storage, id, s)
     if removed then
-        router.counters:add("forgotten")
+        router.counters:add(event or "forgotten")
     end
     return removed, err, code
 end

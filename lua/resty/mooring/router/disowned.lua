@@ -2,10 +2,10 @@
 -- SPDX-License-Identifier: Apache-2.0
 --
 -- Sessions whose backend has answered 404 for them, or was dropped since they
--- were bound. Their bindings go, but the header filter that sees the 404 cannot
--- wait for the store: a timer of this worker takes them one after the other.
--- When a backend restarts, thousands of its sessions come by at once, and nginx
--- has only so many timers.
+-- were bound, or whose stream has ended (router.legacy). Their bindings go, but
+-- neither the header filter nor the log phase can wait for the store: a timer
+-- of this worker takes them one after the other. When a backend restarts,
+-- thousands of its sessions come by at once, and nginx has only so many timers.
 --
 -- While the store cannot be asked they wait, each for MAX_TRIES attempts; what
 -- is given up then, or does not fit, is counted as `dropped` and is met again
@@ -26,6 +26,7 @@ local mt = { __index = _M }
 
 local MAX_WAITING = 10000
 local MAX_TRIES, PAUSE = 20, 0.5 -- attempts; seconds between them
+local SAME = 0.001 -- seconds: a time of a record, written and read again
 
 
 ---
@@ -48,8 +49,8 @@ end
 
 
 local function put(self, id, seen)
+    self.count = self.count + (self.waiting[id] and 0 or 1)
     self.waiting[id] = seen
-    self.count = self.count + 1
 end
 
 
@@ -66,11 +67,11 @@ end
 -- Returns false when the store could not be asked.
 local function forget(self, id, seen)
     local ok, err = binding.forget(self.router, id, seen.reference, function(s)
-        -- A session made since the request began is not the one it was for.
-        return not seen.path or binding.is_endpoint(s, seen.path)
-                                and s.created_at <= seen.at
-                                and scripts.forgets(self.router, s, seen.req)
-    end)
+        -- A session made since then is not the one that was seen.
+        return (not seen.at or s.created_at <= seen.at)
+               and (not seen.path or binding.is_endpoint(s, seen.path)
+                    and scripts.forgets(self.router, s, seen.req))
+    end, seen.event)
     if ok ~= nil then
         return true
     end
@@ -105,6 +106,17 @@ local function run(_, self)
 end
 
 
+local function add(self, id, seen)
+    if self.count >= MAX_WAITING then
+        return drop(self, id, "too many are waiting")
+    end
+    put(self, id, seen)
+    if not self.busy then
+        self.busy = ngx.timer.at(0, run, self) or false
+    end
+end
+
+
 ---
 -- A session is not known at its backend any more: its binding goes soon.
 -- @param id string
@@ -113,16 +125,21 @@ end
 --        what it refers to
 -- @param req that request, for the policy; nil when it does not ask
 function _M.add(self, id, reference, path, req)
-    if self.waiting[id] then
-        return
-    elseif self.count >= MAX_WAITING then
-        return drop(self, id, "too many are waiting")
+    if not self.waiting[id] then
+        add(self, id, { reference = reference, path = path, req = req,
+                        at = path and ngx.req.start_time(), tries = 0 })
     end
-    put(self, id, { reference = reference, path = path, req = req,
-                    at = ngx.req.start_time(), tries = 0 })
-    if not self.busy then
-        self.busy = ngx.timer.at(0, run, self) or false
-    end
+end
+
+
+---
+-- A session has ended: its binding goes soon.
+-- @param id string
+-- @param reference what it is bound to
+-- @param created_at of the session
+function _M.add_ended(self, id, reference, created_at)
+    add(self, id, { reference = reference, at = created_at + SAME, tries = 0,
+                    event = "ended" })
 end
 
 

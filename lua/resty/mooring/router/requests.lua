@@ -10,7 +10,8 @@
 --     peers[request]    where the request goes
 --     ids[request]      the session it belongs to, nil for none
 --     streams[request]  likewise, when its answer is an event stream
---     inner[request]    true: it has passed the check of the internal server
+--     inner[request]    true: its location is not one of Streamable HTTP, see
+--                       $mooring_role
 --
 -- nginx uses an address again after the end of a request. So an entry means
 -- something only in phases behind the one that sets it (access sets peers and

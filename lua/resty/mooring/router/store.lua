@@ -13,6 +13,7 @@ local url = require "resty.mooring.url"
 
 local concat = table.concat
 local ipairs = ipairs
+local ngx = ngx
 local type = type
 
 local _M = {}
@@ -131,6 +132,28 @@ end
 -- create(storage, session) of any storage: its own, or one over load and store.
 function _M.creator(storage)
     return type(storage.create) == "function" and storage.create or store_new
+end
+
+
+local function create_in_timer(_, storage, session, callback)
+    callback(_M.creator(storage)(storage, session))
+end
+
+
+---
+-- create without waiting, in any phase of a request.
+-- @param callback function(created, message, code): what create would have
+--        returned; called here or in a timer, once if this returns true
+-- @return true, or nil, message, code when there is nothing to wait for
+function _M.create_later(storage, session, callback)
+    if type(storage.create_later) == "function" then
+        return storage:create_later(session, callback)
+    end
+    local ok, err = ngx.timer.at(0, create_in_timer, storage, session, callback)
+    if not ok then
+        return nil, "could not make a timer: " .. err, errors.UNAVAILABLE
+    end
+    return true
 end
 
 
