@@ -43,14 +43,16 @@
 --     once is cheaper than that many removals, and as right.
 
 local clock = require("resty.mooring.ffi").now
+local keys = require "resty.mooring.keys"
+local replies = require "resty.mooring.coherence.replies"
 
-local find = string.find
 local format = string.format
-local match = string.match
+local is_refusal = replies.is_refusal
+local kind_of = replies.kind_of
 local max = math.max
+local server_of = replies.server_of
 local setmetatable = setmetatable
 local sub = string.sub
-local tonumber = tonumber
 local type = type
 
 local _M = {}
@@ -67,45 +69,8 @@ local BEACONS_PER_LEASE, PATIENCE = 4, 3
 local RING = 16
 local BEACON_LIFE = 60000 -- ms
 
--- Beginnings of errors that pass by themselves. With any other one Redis says
--- that it will not track for us.
-local PASSING = { LOADING = true, BUSY = true, MASTERDOWN = true,
-                  READONLY = true, TRYAGAIN = true, NOAUTH = true }
-
 -- Beginnings of errors that a server of the wrong role answers with.
 local WRONG_ROLE = { READONLY = true, MASTERDOWN = true }
-
-
--- A prefix for the beacons that is neither below the sessions' nor above it:
--- Redis refuses overlapping ones. "mooring:session:" -> "mooring:beacon:".
-local function beacon_root(key_prefix)
-    local parent = match(key_prefix, "^(.*:)[^:]*:$")
-    if parent then
-        local root = parent .. "beacon:"
-        return root ~= key_prefix and root or parent .. "beacons:"
-    end
-    return sub(key_prefix, 1, -2) .. "-beacon:"
-end
-
-
--- A server as a number: the first 48 bits of its run_id; 0 when it does not
--- tell (INFO may be forbidden).
-local function server_of(info)
-    local run_id = type(info) == "string" and match(info, "run_id:(%x+)")
-    return run_id and max(1, tonumber(sub(run_id, 1, 12), 16)) or 0
-end
-
-
-local function kind_of(reply)
-    return type(reply) == "table" and reply.err
-           and match(reply.err, "^%u+") or nil
-end
-
-
-local function is_refusal(err)
-    return not PASSING[match(err, "^%u+") or ""]
-           and not find(err, "max number of clients", 1, true)
-end
 
 
 ---
@@ -117,7 +82,7 @@ end
 --        on_doubt    function(id): a session that is kept here has changed
 -- @return what one nginx instance or process knows of its coherence
 function _M.new(opts)
-    local lease_ms, root = opts.lease * 1000, beacon_root(opts.key_prefix)
+    local lease_ms, root = opts.lease * 1000, keys.beacons(opts.key_prefix)
     return setmetatable({
         cache = opts.cache,
         key_prefix = opts.key_prefix,
@@ -142,6 +107,15 @@ function _M.new(opts)
         invalidations = 0,
         losses = 0,
     }, mt)
+end
+
+
+---
+-- Has one more key watched. To be called before anything is connected.
+-- @param key of a board
+-- @param on_change function(): it has changed, or may have; must not wait
+function _M.watch(self, key, on_change)
+    self.board, self.on_board = key, on_change
 end
 
 
@@ -228,6 +202,14 @@ function _M.lost(self)
 end
 
 
+-- The board has changed, or may have.
+local function board_changed(self)
+    if self.board then
+        self.on_board()
+    end
+end
+
+
 ---
 -- The connection is not needed any more: another one listens.
 function _M.retired(self)
@@ -249,6 +231,7 @@ local function confirmed(self)
     self.state = "live"
     if not self.inherited then
         self.cache:bump_epoch()
+        board_changed(self)
     end
 end
 
@@ -287,6 +270,8 @@ local function key_changed(self, key)
     local key_prefix, beacon_prefix = self.key_prefix, self.beacon_prefix
     if sub(key, 1, #beacon_prefix) == beacon_prefix then
         beacon_arrived(self, key)
+    elseif key == self.board then
+        board_changed(self)
     elseif sub(key, 1, #key_prefix) == key_prefix then
         self.invalidations = self.invalidations + 1
         local id = sub(key, #key_prefix + 1)
@@ -297,17 +282,20 @@ end
 
 -- Whoever fetches the doubted ones is told when all doubts are over: each ends
 -- the tokens of other keys, too.
-local function keys_changed(self, keys)
+local function keys_changed(self, names)
     self.messages = self.messages + 1
-    if not keys then
+    if not names or names.n > MANY then
+        board_changed(self)
+    end
+    if not names then
         return self.cache:flush() -- FLUSHALL or FLUSHDB: all are dead
-    elseif keys.n > MANY then
+    elseif names.n > MANY then
         return self.cache:bump_epoch()
     end
     local doubted = {}
-    for i = 1, keys.n do
-        if type(keys[i]) == "string" then
-            doubted[#doubted + 1] = key_changed(self, keys[i])
+    for i = 1, names.n do
+        if type(names[i]) == "string" then
+            doubted[#doubted + 1] = key_changed(self, names[i])
         end
     end
     for i = 1, self.on_doubt and #doubted or 0 do
@@ -317,8 +305,8 @@ end
 
 
 -- An array, or nil for all of them.
-local function are_keys(keys)
-    return keys == false or type(keys) == "table" and keys.n ~= nil
+local function are_keys(names)
+    return names == false or type(names) == "table" and names.n ~= nil
 end
 
 
@@ -335,9 +323,14 @@ function STEPS.server(self, reply)
     self.server = server_of(reply)
     note_server(self, self.server)
     self.state = "tracking"
-    return { { "CLIENT", "TRACKING", "ON", "REDIRECT", self.client, "BCAST",
-               "PREFIX", self.key_prefix, "PREFIX", self.beacon_prefix },
-             { "SUBSCRIBE", CHANNEL } }
+    local tracking = { "CLIENT", "TRACKING", "ON", "REDIRECT", self.client,
+                       "BCAST", "PREFIX", self.key_prefix,
+                       "PREFIX", self.beacon_prefix }
+    if self.board then
+        tracking[#tracking + 1] = "PREFIX"
+        tracking[#tracking + 1] = self.board
+    end
+    return { tracking, { "SUBSCRIBE", CHANNEL } }
 end
 
 function STEPS.tracking(self, reply)

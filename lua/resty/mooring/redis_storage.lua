@@ -19,6 +19,7 @@
 -- remove_if is one EVAL.
 
 local background = require "resty.mooring.background"
+local boards = require "resty.mooring.board"
 local errors = require "resty.mooring.errors"
 local log = require "resty.mooring.log"
 local mooring_ffi = require "resty.mooring.ffi"
@@ -577,6 +578,23 @@ end
 function _M.push(self)
     return { target = self.target, key_prefix = self.key_prefix,
              transport = self.transport }
+end
+
+
+---
+-- Runs one command that is no session's, and waits.
+-- @param what it does, for messages
+-- @param ... the command
+-- @return reply; or nil, message, code: invalid, unavailable, timeout
+function _M.ask(self, what, ...)
+    return run_one(self, what, ...)
+end
+
+
+---
+-- A hash beside the sessions, see resty.mooring.board.
+function _M.board(self, name)
+    return boards.new(self, name)
 end
 
 

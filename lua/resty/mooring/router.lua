@@ -31,12 +31,13 @@
 --                        (router/legacy.lua)
 --     $mooring_path      path of the request as it may be logged
 --
--- A request of a known session costs one look into the storage and one into a
--- table of peers; its body is not read, no table is made.
+-- A request of a known session costs one look into the storage, one into a
+-- table of peers, and one call that counts it and tells whether that table is
+-- still right; its body is not read, no table is made.
 
+local admin = require "resty.mooring.router.admin"
 local allow = require "resty.mooring.router.allow"
 local answer = require "resty.mooring.router.answer"
-local backends = require "resty.mooring.router.backends"
 local binding = require "resty.mooring.router.binding"
 local choice = require "resty.mooring.router.choice"
 local cjson = require "cjson"
@@ -48,16 +49,19 @@ local hop = require "resty.mooring.router.hop"
 local key = require "resty.mooring.router.key"
 local keyed = require "resty.mooring.router.keyed"
 local legacy = require "resty.mooring.router.legacy"
+local loads = require "resty.mooring.router.load"
 local log = require "resty.mooring.log"
 local mcp = require "resty.mooring.router.mcp"
+local membership = require "resty.mooring.router.membership"
 local mooring_ffi = require "resty.mooring.ffi"
+local operators = require "resty.mooring.router.operators"
 local options = require "resty.mooring.options"
-local peers = require "resty.mooring.router.peers"
 local policy = require "resty.mooring.policy"
 local references = require "resty.mooring.router.reference"
 local requests = require "resty.mooring.router.requests"
 local scripts = require "resty.mooring.router.scripts"
 local sse_id = require "resty.mooring.router.sse_id"
+local sources = require "resty.mooring.router.sources"
 local store = require "resty.mooring.router.store"
 local streams = require "resty.mooring.router.streams"
 local unreachable = require "resty.mooring.router.unreachable"
@@ -65,19 +69,28 @@ local unreachable = require "resty.mooring.router.unreachable"
 local gsub = string.gsub
 local is_stream = streams.is_stream
 local key_of = requests.key
-local max = math.max
 local ngx = ngx
+local pairs = pairs
 local setmetatable = setmetatable
+local type = type
 
 local _M = { _VERSION = mooring_ffi._VERSION }
 local mt = { __index = _M }
 
 local DICT = "mooring"   -- lua_shared_dict of http.conf
+local LOAD = "router"    -- load table, of all routers of this nginx
 local FLUSH_INTERVAL = 1 -- seconds
 
 local OPTIONS = {
-    { name = "backends", check = backends.check, required = true,
-      doc = "array of URLs or { url =, weight =, server_name =, state = }" },
+    { name = "backends", check = sources.check, required = true,
+      doc = "array of URLs or of { url =, weight =, server_name =, state = }; "
+            .. "function that returns one; { dns =, port = }" },
+    { name = "backends_interval", check = options.positive, default = 5,
+      unit = "seconds", doc = "between two calls of the function" },
+    { name = "max_fails", check = options.integer(0, 1000), default = 3,
+      doc = "failures within fail_timeout; 0: nobody ever fails" },
+    { name = "fail_timeout", check = options.positive, default = 10,
+      unit = "seconds", doc = "without new sessions for one that has failed" },
     { name = "storage", check = store.check, default = "local",
       secret = true, doc = '"local", a Redis URL, or a storage' },
     { name = "max_local_entries", check = options.integer(1, 2^24),
@@ -132,6 +145,30 @@ local function set_kind(self, opts)
 end
 
 
+-- The backends.
+local function open_set(self, opts, dict)
+    local source = sources.open(opts.backends, opts.backends_interval, 3)
+    if source.read and not dict then
+        error("opts.backends that may change need lua_shared_dict mooring of "
+              .. "http.conf", 3)
+    end
+    local load = loads.open(LOAD)
+    load:attach(self.storage)
+    self.set = membership.new {
+        name = opts.name,
+        source = source,
+        dict = dict,
+        load = load,
+        storage = self.storage,
+        allow = opts.allow,
+        max_fails = opts.max_fails,
+        fail_timeout = opts.fail_timeout,
+        on_failure = function() self.counters:add("refresh_errors") end,
+    }
+    self.peers = self.set.peers
+end
+
+
 ---
 -- Makes a router. For init_by_lua.
 -- @param opts table, see OPTIONS and the README
@@ -139,25 +176,20 @@ end
 --         cannot be reached is no error here.
 function _M.new(opts)
     opts = options.check(OPTIONS, opts, 2)
-    local configured = backends.read(opts.backends)
     local dict = dictionary()
     local self = setmetatable({
         name = opts.name,
         session_ttl = opts.session_ttl,
         cors_origin = opts.cors_origin,
-        backends = configured,
-        more_tries = max(1, #configured - 1),
-        candidates = choice.active(configured),
         counters = counters.new(dict, opts.name),
         requests = requests.new(),
         engine = policy.compile(opts.policy, 2),
     }, mt)
     set_kind(self, opts)
 
-    self.peers = peers.new(configured, allow.new(opts.allow, configured, dict,
-                                                 opts.name))
     self.hop = hop.new(opts.internal)
     self.storage = store.open(opts, scripts.on_evict(self))
+    open_set(self, opts, dict)
     local resolve = store.resolver(self.storage)
     self.resolve_session = scripts.admitting(self, resolve)
     self.decide = scripts.access(self) or self.protocol.access
@@ -180,6 +212,7 @@ end
 -- Begins the background work of this worker. For init_worker_by_lua.
 function _M.init_worker(self)
     store.start(self.storage)
+    self.set:start()
     self.engine:start(self.name, ngx.worker.id() or 0)
     self.streams:start()
     ngx.timer.every(FLUSH_INTERVAL, flush, self)
@@ -233,10 +266,12 @@ end
 
 
 ---
--- The peer a session is bound to. Ends the request when it may not be dialled.
+-- The peer a session is bound to. May wait for the store. Ends the request when
+-- that may not be dialled.
 -- @return peer; nil when the backend was dropped since the session was bound:
 --         then the session is to be taken for unknown, and its binding goes
 function _M.peer_of(self, id, reference)
+    self.set:sync()
     local peer, why = self.peers:find(reference)
     if peer then
         return peer
@@ -266,6 +301,20 @@ end
 
 -- --------------------------------------------------------------- phases --
 
+-- A session whose backend this worker does not know, or may not know any more.
+-- @param begun the peer that the request was counted for, or nil
+local function look_again(self, id, reference, begun)
+    if begun then
+        self.set:leave(begun) -- a request that waits may end there
+    end
+    local peer = self:peer_of(id, reference)
+    if peer then
+        self.set:enter(peer)
+    end
+    return peer
+end
+
+
 ---
 -- Goes on with a request of a session. This is the hot path: "bound" is what
 -- $mooring_result is without being set.
@@ -274,9 +323,10 @@ end
 -- @return "dropped" when there is no such session any more; else the request is
 --         on its way, or has ended
 function _M.proxy(self, var, id, reference, stale)
-    local peer = self.peers.known[reference]
-    if not peer then
-        peer = self:peer_of(id, reference)
+    local set = self.set
+    local peer = set.peers.known[reference]
+    if not peer or set.load:begin(peer.label) ~= set.version then
+        peer = look_again(self, id, reference, peer)
         if not peer then
             return "dropped"
         end
@@ -299,6 +349,7 @@ function _M.unpinned(self, var, body)
     if not peer then
         return self:refuse("no_backend")
     end
+    self.set:enter(peer)
     self:note("unpinned")
     return forward.send(self, var, peer)
 end
@@ -378,6 +429,13 @@ end
 function _M.log(self)
     local request = key_of()
     local under_way = self.requests
+    local peer = under_way.peers[request]
+    if peer then
+        self.set:leave(peer)
+        if self.set.health.suspects[peer.url] then
+            forward.note_health(self, peer)
+        end
+    end
     under_way:drop(request)
     if self.streams.count > 0 then
         local id = under_way.streams[request]
@@ -400,20 +458,29 @@ function _M.unreachable(self)
 end
 
 
+---
+-- Serves the operator. For content_by_lua of a location that serves nobody else
+-- (allow, deny), see resty.mooring.router.admin.
+function _M.admin(self)
+    return admin.run(self)
+end
+
+
+for name, method in pairs(operators) do
+    _M[name] = method
+end
+
+
 -- --------------------------------------------------------------- status --
 
 ---
 -- @return table: name, backends, results (counts of all workers), worker (the
 --         pid of this one), streams (open in this worker), storage (its stats)
 function _M.stats(self)
-    local list = {}
-    for i, peer in ipairs(self.backends) do
-        list[i] = { url = peer.url, weight = peer.weight, state = peer.state }
-    end
     local storage = self.storage
     return {
         name = self.name,
-        backends = list,
+        backends = self.set:stats(),
         results = self.counters:totals(),
         worker = ngx.worker.pid(),
         streams = self.streams.count,

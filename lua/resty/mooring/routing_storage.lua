@@ -607,6 +607,32 @@ end
 
 
 ---
+-- A hash beside the sessions in the remote, see resty.mooring.board. To be
+-- called before start().
+-- @param name of the board
+-- @param on_change function(): it has changed, or may have; in the worker that
+--        listens. It must not wait
+-- @return board, or nil for a remote that has none
+function _M.board(self, name, on_change)
+    if type(self.remote.board) ~= "function" then
+        return nil
+    end
+    local board = self.remote:board(name)
+    if self.coherence then
+        self.coherence:watch(board.key, on_change)
+    end
+    return board
+end
+
+
+---
+-- Do changes in the remote reach this instance in time, in any of its workers?
+function _M.is_coherent(self)
+    return self.coherence ~= nil and self.cache:is_leased()
+end
+
+
+---
 -- Is the remote there? Remotes that cannot tell are taken to be.
 -- @return true, or nil, message, code: unavailable, timeout, closed
 function _M.ready(self)

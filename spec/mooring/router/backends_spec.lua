@@ -92,7 +92,7 @@ describe("resty.mooring.router.backends", function()
         it("fills in weight and state", function()
             local peers = backends.read { "http://a", { url = "https://b:1",
                 weight = 3, state = "draining", server_name = "c" } }
-            assert.same({ 1, "active", "a" },
+            assert.same({ 1, "up", "a" },
                 { peers[1].weight, peers[1].state, peers[1].tls_name })
             assert.same({ 3, "draining", "c" },
                 { peers[2].weight, peers[2].state, peers[2].tls_name })
@@ -110,7 +110,7 @@ describe("resty.mooring.router.backends", function()
             fails({ { url = "http://a", weight = 0 } }, "must have a weight")
             fails({ { url = "http://a", weight = 1.5 } }, "must have a weight")
             fails({ { url = "http://a", weight = "1" } }, "must have a weight")
-            fails({ { url = "http://a", state = "down" } },
+            fails({ { url = "http://a", state = "off" } },
                 "must have a state")
             fails({ { url = "http://a", server_name = "a b" } },
                 "must have a server_name")

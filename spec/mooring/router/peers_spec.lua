@@ -9,21 +9,34 @@ local A, B = "http://10.0.0.1:80", "http://10.0.0.2:80"
 describe("resty.mooring.router.peers", function()
     local incarnations, allow, set
 
+    local members = backends.read { { url = A, weight = 3 } }
+    local labels = { label = function(_, url) return #url end }
+
     before_each(function()
         incarnations = {}
         allow = { permits = function(_, url) return url == A or url == B end }
-        set = peers.new(backends.read { { url = A, weight = 3 } }, allow,
-            function(url) return incarnations[url] or 0 end)
+        set = peers.new(allow, labels,
+            function(url) return incarnations[url] or 0 end, members)
     end)
 
-    it("knows the references of the configured backends", function()
+    it("knows the references of the members", function()
         assert.same({ A, A, 3 }, { set.known[A].reference, set.known[A].url,
             set.known[A].weight })
         assert.is_nil(set.known[B])
         incarnations[A] = 2
-        set:reset()
+        set:reset(members)
         assert.is_nil(set.known[A])
         assert.equal(A, set.known[A .. "#2"].url)
+        assert.equal(A .. "#2", set:current(A).reference)
+    end)
+
+    it("labels what may be dialled, and nothing that only a function knows",
+       function()
+        assert.equal(#B, set:find(B).label)
+        assert.equal(#B, set:named(B).label)
+        allow.ask = true
+        set:reset(members)
+        assert.equal(0, set:find(B).label)
     end)
 
     it("keeps what it has found", function()
@@ -41,7 +54,7 @@ describe("resty.mooring.router.peers", function()
 
     it("takes no binding from before a drop", function()
         incarnations[A] = 2
-        set:reset()
+        set:reset(members)
         for _, reference in ipairs { A, A .. "#1", A .. "#1;x", A .. "#;x" } do
             assert.same({ nil, "dropped" }, { set:find(reference) })
         end

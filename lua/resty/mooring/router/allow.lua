@@ -5,8 +5,8 @@
 -- whoever can write there must not turn the proxy into a relay to anywhere. By
 -- default a binding is honoured when its backend was ever configured here:
 -- also in an earlier generation of this nginx, since backends that are taken
--- out of the list keep their sessions. The dictionary `mooring` of http.conf
--- remembers that over a reload.
+-- out of the list keep their sessions, and pods leave DNS before their sessions
+-- end. The dictionary `mooring` of http.conf remembers that over a reload.
 
 local backends = require "resty.mooring.router.backends"
 local log = require "resty.mooring.log"
@@ -39,24 +39,13 @@ function _M.check(allow)
 end
 
 
-local function remember(dict, prefix, url)
-    if dict then
-        dict:set(prefix .. url, true)
-    end
-end
-
-
 ---
 -- @param allow the option: array of URLs, function(url), or nil
--- @param peers the configured backends, which are always allowed
 -- @param dict ngx.shared dictionary or nil
 -- @param prefix of the keys
-function _M.new(allow, peers, dict, prefix)
-    local self = { listed = {}, prefix = prefix .. ":allow:" }
-    for _, peer in ipairs(peers) do
-        self.listed[peer.url] = true
-        remember(dict, self.prefix, peer.url)
-    end
+function _M.new(allow, dict, prefix)
+    local self = { members = {}, listed = {}, memory = dict,
+                   prefix = prefix .. ":allow:" }
     if type(allow) == "function" then
         self.ask = allow
     elseif allow then
@@ -67,6 +56,34 @@ function _M.new(allow, peers, dict, prefix)
         self.dict = dict
     end
     return setmetatable(self, mt)
+end
+
+
+---
+-- Remembers a backend for the life of this nginx.
+function _M.remember(self, url)
+    if not self.memory then
+        return
+    end
+    -- Never at the cost of another entry.
+    local ok, err = self.memory:safe_set(self.prefix .. url, true)
+    if not ok then
+        log.warn_limited("allow full", "lua_shared_dict mooring is full: the ",
+                         "sessions of a backend that leaves the list will be ",
+                         "refused: ", err)
+    end
+end
+
+
+---
+-- Says which backends there are now. They are always allowed.
+-- @param members array of peers
+function _M.set_members(self, members)
+    self.members = {}
+    for _, peer in ipairs(members) do
+        self.members[peer.url] = true
+        self:remember(peer.url)
+    end
 end
 
 
@@ -85,7 +102,7 @@ end
 -- May this backend be dialled?
 -- @param url as normalised by resty.mooring.router.backends
 function _M.permits(self, url)
-    if self.listed[url] then
+    if self.members[url] or self.listed[url] then
         return true
     elseif self.ask then
         return ask(self, url)

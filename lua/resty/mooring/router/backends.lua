@@ -33,7 +33,8 @@ local type = type
 local _M = {}
 
 local PORTS = { http = 80, https = 443 }
-local STATES = { active = true, draining = true }
+local STATES = { up = "up", active = "up", draining = "draining",
+                 down = "down" }
 local FIELDS = { url = true, weight = true, server_name = true, state = true }
 local MAX_WEIGHT = 65535
 
@@ -176,7 +177,7 @@ local function check_fields(entry)
         return "must have a server_name that is a host name"
     end
     if entry.state ~= nil and not STATES[entry.state] then
-        return 'must have a state that is "active" or "draining"'
+        return 'must have a state that is "up", "draining" or "down"'
     end
 end
 
@@ -197,7 +198,7 @@ local function read_entry(i, entry)
         return nil, shown(i, entry.url) .. must
     end
     peer.weight = entry.weight or 1
-    peer.state = entry.state or "active"
+    peer.state = STATES[entry.state or "up"]
     peer.tls_name = entry.server_name or peer.tls_name
     return peer
 end
@@ -226,14 +227,6 @@ function _M.read(list)
         peers[i] = peer
     end
     return peers
-end
-
-
----
--- The check of the option `backends`, for resty.mooring.options.
-function _M.check(list)
-    local peers, wrong = _M.read(list)
-    return peers ~= nil, wrong
 end
 
 

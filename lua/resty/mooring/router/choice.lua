@@ -5,23 +5,12 @@
 -- Membership matters here and only here: a session that is bound stays with its
 -- backend, listed or not.
 
+local get_phase = ngx.get_phase
 local ipairs = ipairs
 
 local _M = {}
 
-
----
--- The backends that may take new sessions.
--- @param configured array of peers
-function _M.active(configured)
-    local active = {}
-    for _, peer in ipairs(configured) do
-        if peer.state == "active" then
-            active[#active + 1] = peer
-        end
-    end
-    return active
-end
+local CAN_WAIT = { rewrite = true, access = true, content = true, timer = true }
 
 
 local function without(backends, tried)
@@ -36,15 +25,26 @@ end
 
 
 ---
--- Asks the policy.
+-- Asks the policy. Waits for the store where it is not known, and can be known,
+-- what operators have said last.
 -- @param router
 -- @param req the request, see resty.mooring.request
 -- @param tried optional set of URLs that were refused just now
--- @return peer, or nil when there is none (left)
+-- @return peer, with the reference to bind to; or nil when there is none (left)
 function _M.pick(router, req, tried)
-    local candidates = router.candidates
-    return router.engine:route(req, tried and without(candidates, tried)
-                                    or candidates)
+    local set = router.set
+    if set.states.doubted and CAN_WAIT[get_phase()] then
+        set:sync()
+    end
+    while true do
+        local candidates = set:candidates()
+        local view = router.engine:route(req, tried
+                                              and without(candidates, tried)
+                                              or candidates)
+        if not view or set:admits(view) then
+            return view and view.peer
+        end
+    end
 end
 
 

@@ -31,6 +31,7 @@ local NAMES = {
     "refused",        -- sessions that a policy did not admit a request to
     "foreign_ids",    -- response headers Mcp-Session-Id that were taken away
     "dropped",        -- bindings that should have been removed and were not
+    "refresh_errors", -- lists of backends that could not be had
     "orphans",        -- sessions a backend opened that could not be bound
 }
 

@@ -11,6 +11,7 @@ local log = require "resty.mooring.log"
 local requests = require "resty.mooring.router.requests"
 local scripts = require "resty.mooring.router.scripts"
 
+local find = string.find
 local get_last_failure = balancer.get_last_failure
 local http_version = ngx.req.http_version
 local key_of = requests.key
@@ -41,11 +42,18 @@ end
 
 ---
 -- Goes on with a request to a peer (access phase).
+-- @param peer that the request was counted for: set:enter(peer)
 -- @param id of the session, nil for none
 function _M.send(router, var, peer, id)
     local under_way = router.requests
     local request = key_of()
-    under_way.peers[request] = peer
+    local peers = under_way.peers
+    if peers[request] then
+        -- The end of another request, or of an earlier pass of this one, was
+        -- not told: an error_page without our log handler.
+        router.set:leave(peers[request])
+    end
+    peers[request] = peer
     under_way.ids[request] = id
     var.mooring_backend = peer.url
     if peer.upstream then
@@ -60,7 +68,7 @@ end
 function _M.send_inner(router)
     local var = ngx.var
     local url = router.hop:requested_backend()
-    local peer = url and router.peers:parse(url)
+    local peer = url and router.peers:named(url)
     if not peer then
         log.warn_limited("internal", "a request to the internal server was ",
                          "refused: it is not from this nginx")
@@ -71,7 +79,27 @@ function _M.send_inner(router)
     var.mooring_forwarded_for = var.http_x_forwarded_for
     var.mooring_forwarded_proto = var.http_x_forwarded_proto
     router.requests.inner[key_of()] = true
+    router.set:enter(peer)
     return _M.send(router, var, peer)
+end
+
+
+-- Was the connection of the attempt before this one never made? nginx lists
+-- this one already.
+local function had_no_connection(var)
+    local times = var.upstream_connect_time
+    return times and find(times, "%-[%s,:]+[^%s,:]+%s*$") ~= nil
+end
+
+
+---
+-- A request to a backend that has failed lately has ended (log phase): if there
+-- was an answer, the backend is healthy again.
+function _M.note_health(router, peer)
+    local times = ngx.var.upstream_header_time
+    if times and find(times, "%d%s*$") then
+        router.set.health:succeeded(peer.url)
+    end
 end
 
 
@@ -81,6 +109,9 @@ local function next_peer(router, last)
     local tried = ctx.mooring_tried or {}
     ctx.mooring_tried = tried
     tried[last.url] = true
+    if had_no_connection(ngx.var) then
+        router.set.health:failed(last.url)
+    end
     while true do
         local peer = choice.pick(router, scripts.request(router), tried)
         -- Of the upstreams "mooring" and "mooring_tls" this one is fixed.
@@ -113,6 +144,8 @@ local function try_again(router, request)
         return ngx.exit(BUSY)
     end
     if peer ~= peers[request] then
+        router.set:leave(peers[request])
+        router.set:enter(peer)
         peers[request], var.mooring_backend = peer, peer.url
     end
     return set_current_peer(peer.address, peer.port)
@@ -157,7 +190,7 @@ function _M.balance(router)
     if get_last_failure() then
         return try_again(router, request)
     end
-    set_more_tries(router.more_tries)
+    set_more_tries(router.set.more_tries)
     local peer = router.requests.peers[request]
     if not peer or not peer.address then
         return refuse_upstream()

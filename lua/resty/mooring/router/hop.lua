@@ -170,15 +170,16 @@ end
 -- @param url of the backend
 -- @return answer { status, headers, sock } for pass() or drop(); or nil,
 --         message, outcome: "connect" (nothing was sent to the backend),
---         "broken" or "timeout" (something was, there is no answer)
+--         "broken" or "timeout" (something was, there is no answer), or "hop"
+--         (this nginx is at fault)
 function _M.open(self, request, url)
     if request.inner then
         return nil, "the internal server has no rewrite_by_lua of "
-                    .. "internal.conf: the request would come back", "broken"
+                    .. "internal.conf: the request would come back", "hop"
     end
     local answer, err = exchange(self, request, url)
     if not answer then
-        return nil, err, "broken"
+        return nil, err, "hop"
     end
     local outcome = http1.single(answer.headers, "mooring-outcome")
     if outcome then

@@ -31,7 +31,7 @@ local function bind(router, id)
         if not peer then
             return router:refuse("no_backend")
         end
-        local reference = router.peers:reference(peer.url)
+        local reference = peer.reference
         local ok, err, code = binding.create(router, id, reference)
         if ok then
             router.counters:add("created")

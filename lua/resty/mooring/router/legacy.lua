@@ -108,9 +108,10 @@ local function open(self, var)
     self.open[key_of()] = {
         host = var.http_host or "", path = var.uri,
         -- As it was before it was asked: a drop meanwhile covers the session.
-        url = peer.url, reference = router.peers:reference(peer.url),
+        url = peer.url, reference = peer.reference,
     }
     self.count = self.count + 1
+    router.set:enter(peer)
     return forward.send(router, var, peer)
 end
 
@@ -332,11 +333,11 @@ end
 -- The balancer may have found the backend unreachable and taken another one.
 local function note_backend(self, opening, request)
     local router = self.router
-    local url = router.requests.peers[request].url
-    if url ~= opening.url then
-        opening.url, opening.reference = url, router.peers:reference(url)
+    local peer = router.requests.peers[request]
+    if peer.url ~= opening.url then
+        opening.url, opening.reference = peer.url, peer.reference
     end
-    return url
+    return peer.url
 end
 
 

@@ -39,11 +39,14 @@ local function ask_backends(router, request)
         if not peer then
             return nil, next(tried) and "unreachable" or "no_backend"
         end
-        local reference = router.peers:reference(peer.url)
         ngx.var.mooring_backend = peer.url
         local answer, err, outcome = router.hop:open(request, peer.url)
         if answer then
-            return answer, peer.url, reference
+            router.set.health:succeeded(peer.url)
+            return answer, peer.url, peer.reference
+        end
+        if outcome ~= "hop" then
+            router.set.health:failed(peer.url)
         end
         log.warn_limited("open " .. peer.url, "no session at ", peer.url, ": ",
                          err)

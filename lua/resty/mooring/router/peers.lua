@@ -27,23 +27,16 @@ local mt = { __index = _M }
 local MAX_OTHERS = 16384
 
 
-local function never_dropped()
-    return 0
-end
-
-
 ---
--- @param configured array of peers
 -- @param allow see resty.mooring.router.allow
--- @param incarnation optional function(url): the current one of a backend, 0
---        for one that was never dropped
-function _M.new(configured, allow, incarnation)
-    local self = setmetatable({
-        configured = configured,
-        allow = allow,
-        incarnation = incarnation or never_dropped,
-    }, mt)
-    self:reset()
+-- @param load see resty.mooring.router.load
+-- @param incarnation function(url): the current one of a backend, 0 for one
+--        that was never dropped
+-- @param members array of peers, see reset
+function _M.new(allow, load, incarnation, members)
+    local self = setmetatable({ allow = allow, load = load,
+                                incarnation = incarnation }, mt)
+    self:reset(members or {})
     return self
 end
 
@@ -56,29 +49,34 @@ end
 
 
 ---
--- Forgets all but the configured backends. To be called whenever these or an
--- incarnation has changed.
-function _M.reset(self)
+-- Forgets all but the members. To be called whenever these or an incarnation
+-- has changed.
+-- @param members array of peers, with labels
+function _M.reset(self, members)
     local known, by_url = {}, {}
-    for _, peer in ipairs(self.configured) do
-        local reference = self:reference(peer.url)
+    for _, peer in ipairs(members) do
+        local reference = references.format(peer.url,
+                                            self.incarnation(peer.url))
         by_url[peer.url] = peer
         known[reference] = refer(peer, reference)
     end
+    self.members = members
     self.known, self.by_url, self.others = known, by_url, 0
 end
 
 
 ---
--- What to bind a new session of a backend to.
-function _M.reference(self, url)
-    return references.format(url, self.incarnation(url))
+-- What to bind a new session of a member to.
+-- @return peer
+function _M.current(self, url)
+    return self.known[references.format(url, self.incarnation(url))]
 end
 
 
 ---
 -- The peer of a URL (without fragment) that somebody we trust has named.
--- @return peer, or nil and what the URL must be
+-- @return peer (without label when it is no member), or nil and what the URL
+--         must be
 function _M.parse(self, url)
     local peer = self.by_url[url]
     if peer then
@@ -88,8 +86,28 @@ function _M.parse(self, url)
     if not parsed then
         return nil, must
     end
-    -- Of a configured backend more is known than its URL tells.
+    -- Of a member more is known than its URL tells.
     return self.by_url[parsed.url] or parsed
+end
+
+
+-- A label is for ever, and there are not many: none for what only a function
+-- knows.
+local function label(self, peer)
+    if not peer.label then
+        peer.label = self.allow.ask and 0 or self.load:label(peer.url)
+    end
+end
+
+
+---
+-- As parse, for a URL that has been found allowed: to send a request there.
+function _M.named(self, url)
+    local peer = self:parse(url)
+    if peer then
+        label(self, peer)
+    end
+    return peer
 end
 
 
@@ -110,6 +128,7 @@ function _M.find(self, reference)
     elseif incarnation < self.incarnation(peer.url) then
         return nil, "dropped"
     end
+    label(self, peer)
     peer = refer(peer, reference, session_id)
     -- A function is asked each time: its answer may change.
     if not self.allow.ask then
@@ -123,7 +142,7 @@ end
 -- Remembers the peer of a binding.
 function _M.keep(self, peer)
     if self.others >= MAX_OTHERS then
-        self:reset()
+        self:reset(self.members)
     end
     self.known[peer.reference] = peer
     self.others = self.others + 1

@@ -84,6 +84,7 @@ function _M.forget(router, id, peer)
                          url, ", but somebody is there: its sessions stay")
         return router:refuse("unreachable")
     end
+    router.set.health:failed(url)
     local forgotten, err = binding.forget(router, id, peer.reference,
                                           function(s)
         return scripts.forgets(router, s)
@@ -128,6 +129,10 @@ function _M.run(router)
         return _M.forget(router, router:session_id(),
                          router.requests:peer())
     elseif outcome == "connect" then
+        local peer = router.requests:peer()
+        if peer and not over then -- else the balancer has counted it
+            router.set.health:failed(peer.url)
+        end
         return router:refuse("unreachable")
     end
     return router:refuse(outcome == "timeout" and "timeout" or "failed")
