@@ -59,8 +59,9 @@ function _M.run(router, id)
     local s, err, code = router.storage:load(id)
     local reference = s and s.metadata.backend_url
     if s and not scripts.admits(router, s) then
-        return router:refuse("not_found")
-    elseif not reference then
+        s, err, code = scripts.refusal(code)
+    end
+    if not s or not reference then
         return router:unresolved(id, err, code)
     end
     local peer = router:peer_of(id, reference)

@@ -59,6 +59,18 @@ end
 
 
 ---
+-- What a look-up answers that has found a session the request may not have:
+-- what it would have answered had there been none.
+-- @param mark third result of the look-up: "stale" while the store is away, and
+--        could not have said so
+-- @return nil, message, code
+function _M.refusal(mark)
+    return nil, NOT_ADMITTED, mark == "stale" and errors.UNAVAILABLE
+                              or errors.NOT_FOUND
+end
+
+
+---
 -- The hook of the router's storage; nil when no policy wants one.
 function _M.on_evict(router)
     local engine = router.engine
@@ -83,7 +95,7 @@ function _M.admitting(router, resolve)
         end
         local url = s.metadata and s.metadata.backend_url
         if not _M.admits(router, s) then
-            return nil, NOT_ADMITTED, errors.NOT_FOUND
+            return _M.refusal(code)
         elseif not url then
             return nil, "the session has no backend_url", errors.INVALID
         end
