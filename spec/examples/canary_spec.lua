@@ -75,5 +75,6 @@ describe("canary.lua", function()
             assert.equal("a", select(2, opened_at "never"))
             assert.equal("a", select(2, opened_at(nil)))
         end
+        assert.is_nil(web:error_log():find("failed in", 1, true))
     end)
 end)

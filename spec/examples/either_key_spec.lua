@@ -42,5 +42,6 @@ describe("either_key.lua", function()
             assert.equal(name, served_by { path = "/mcp?session=u" .. i })
         end
         assert.same({ a = true, b = true }, used)
+        assert.is_nil(web:error_log():find("failed in", 1, true))
     end)
 end)

@@ -114,6 +114,13 @@ describe("identity.lua", function()
         assert.is_nil(record:find("ann", 1, true))
     end)
 
+    it("fails in no call", function()
+        one:open { headers = ANN }
+        for _, web in ipairs { one, two } do
+            assert.is_nil(web:error_log():find("failed in", 1, true))
+        end
+    end)
+
     it("stops the start when there is no secret", function()
         assert.has_error(function() require("resty.mooring.testing")
             .policy(examples.path "identity.lua") end)
