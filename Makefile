@@ -213,10 +213,22 @@ history: ## 60 s of random operations and faults on two replicas, checked (SECON
 	@$(MAKE) --no-print-directory all
 	@LUAJIT="$(LUAJIT)" spec/history/run
 
+.PHONY: evictions
+evictions: all ## count what hooks are told over 1,000,000 operations of 4 workers (OPERATIONS=)
+	@OPERATIONS="$(or $(OPERATIONS),1000000)" LUAJIT="$(LUAJIT)" \
+	    spec/support/busted spec/integration/evictions_spec.lua
+
 .PHONY: model
 model: ## verify the Promela model of coherence, and that seeded bugs break it
 	@$(MAKE) --no-print-directory deps
 	@spec/model/run
+
+.PHONY: check-policy
+check-policy: all ## say what is wrong with a policy file, which nginx -t does not (FILE=)
+	@[ -n "$(FILE)" ] || { echo 'usage: make check-policy FILE=policy.lua' >&2; exit 2; }
+	@eval "$$($(MAKE) -s --no-print-directory env)"; \
+	$(LUAJIT) -e 'ok, err = pcall(require("resty.mooring.policy").check, arg[1])' \
+	    -e 'if not ok then io.stderr:write(err, "\n") os.exit(1) end' /dev/null "$(FILE)"
 
 .PHONY: lint
 lint: ## luacheck, cppcheck, both compilers, the rockspec; warnings are errors

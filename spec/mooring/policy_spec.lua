@@ -23,13 +23,184 @@ describe("resty.mooring.policy", function()
         end
     end)
 
-    local function wrong(option)
-        local ok, err = pcall(policy.compile, option)
+    local function message(fn, ...)
+        local ok, err = pcall(fn, ...)
         assert.is_false(ok)
         return err
     end
 
+    local KNOWN = "key, admit, route, on_bind, on_evict, on_unreachable, start and name"
+    local RETURN = "the file must return a policy, a table of functions (" .. KNOWN
+        .. "), but it returns "
+
+    -- What is in the file, the line it is about, and what its author reads.
+    local MISTAKES = {
+        ["a syntax error"] = {
+            "return {\n  route = function(req, backends)\n    retrun backends[1]\n  end,\n}",
+            3, "'=' expected near 'backends'" },
+        ["an end that is missing"] = {
+            "return {\n  admit = function() return true\n}",
+            3, "'end' expected (to close 'function' at line 2) near '}'" },
+        ["a field that is not known"] = {
+            "return {\n\n  rout = function(req, backends) end,\n}",
+            3, '"rout" is not a field of a policy (known are ' .. KNOWN .. ")" },
+        ["a field that is not known and no function"] = {
+            "local M = {}\nM.on_evict = function() end\nM.ttl = 5\nreturn M",
+            3, '"ttl" is not a field of a policy (known are ' .. KNOWN .. ")" },
+        ["an array"] = {
+            'return {\n"round_robin" }', 1, "[1] is not a field of a policy (known are "
+                .. KNOWN .. ")" },
+        ["a function that is none"] = {
+            'return {\n  -- admit = 1\n  admit = "yes",\n}',
+            3, "admit must be a function, got a string" },
+        ["a name that is none"] = {
+            "return { name = 5 }", 1, "name must be a string, got a number" },
+        ["no table"] = {
+            "local function route() end\nreturn route\n", 2, RETURN .. "a function" },
+        ["no return"] = {
+            "local M = {}\nfunction M.admit() end\n", 2, RETURN .. "nothing" },
+        ["nothing at all"] = { "", 0, RETURN .. "nothing" },
+        ["code that throws"] = {
+            "local limits\nlocal max = limits.max\nreturn {}",
+            2, "attempt to index local 'limits' (a nil value)" },
+        ["code that throws no text"] = { "error({})", nil, "table: " },
+        ["a module that is missing"] = {
+            'local m = require "no.such.module"\nreturn {}',
+            1, "module 'no.such.module' not found:" },
+        ["a global that is assigned"] = {
+            "last = 0\nreturn {}", 1, 'the global variable "last" is assigned: all '
+                .. "requests share it; say local, or _G.last if that is meant" },
+        ["a global that is assigned in a call"] = {
+            "return { route = function(req, b)\n  local function f()\n    n = 1\n  end\n"
+                .. "  f()\nend }", 3, 'the global variable "n" is assigned' },
+    }
+
+    describe(".check", function()
+        -- As a user types it; returns what is printed and the exit status.
+        local function on_the_command_line(path)
+            local pipe = io.popen(("%s -e 'require(\"resty.mooring.policy\")"
+                .. ".check(\"%s\")' 2>&1; echo $?"):format(
+                os.getenv("LUAJIT") or "luajit", path))
+            local text = pipe:read("*a")
+            pipe:close()
+            local printed, status = text:match("^(.*)\n(%d+)\n$")
+            return printed, tonumber(status)
+        end
+
+        for what, case in pairs(MISTAKES) do
+            it("finds " .. what .. " in a file", function()
+                local path = file(case[1])
+                local err = message(policy.check, path)
+                local begin = case[2] and path .. ":" .. case[2] .. ": " .. case[3]
+                    or path .. ": " .. case[3]
+                assert.equal(begin, err:sub(1, #begin))
+            end)
+        end
+
+        it("says that a file is ok", function()
+            local path = file "return { name = 'x', admit = function() end }"
+            assert.same({ path .. ": ok", 0 }, { on_the_command_line(path) })
+        end)
+
+        it("makes the command fail for a file that is not", function()
+            local path = file "return {\n rout = 1 }"
+            local printed, status = on_the_command_line(path)
+            assert.equal(1, status)
+            assert.equal("luajit: " .. path .. ':2: "rout" is not a field of a policy',
+                printed:match("^(.-) %("))
+        end)
+
+        it("says that there is no such file", function()
+            assert.equal("/no/such/file.lua: No such file or directory",
+                message(policy.check, "/no/such/file.lua"))
+            assert.equal("/tmp: Is a directory", message(policy.check, "/tmp"))
+        end)
+
+        it("bears code that asks for nginx when it is loaded", function()
+            assert.is_true(policy.check(file [[
+                local shared, find = ngx.shared.counts, ngx.re.find
+                local where = ngx.config.prefix() .. "conf"
+                return { key = function() return find(ngx.var.x, where), shared end }
+            ]]))
+        end)
+
+        it("lets a file assign a global that it means", function()
+            assert.is_true(policy.check(file "_G.mooring_spec = nil return {}"))
+        end)
+
+        it("wants the name of a file", function()
+            assert.matches("path must be the name of a file", message(policy.check))
+        end)
+    end)
+
     describe(".compile", function()
+        for what, case in pairs(MISTAKES) do
+            it("raises for a file with " .. what, function()
+                local path = file(case[1])
+                local err = message(policy.compile, path .. "") -- a /path
+                assert.truthy(err:find("opts.policy is wrong: " .. path, 1, true), err)
+                assert.truthy(err:find(case[3], 1, true), err)
+            end)
+        end
+
+        it("blames its caller", function()
+            local line = debug.getinfo(1, "l").currentline + 1
+            local ok, err = pcall(function() policy.compile("random") end)
+            assert.is_false(ok)
+            assert.matches("policy_spec.lua:" .. line .. ": opts.policy must be", err)
+        end)
+
+        for what, option in pairs {
+            ["a name that is not known"] = "random",
+            ["the name of a module that is no policy"] = "hash",
+            ["a name with characters no module has"] = "x y",
+            ["a number"] = 5,
+            ["a function"] = function() end,
+            ["a list with a number"] = { "round_robin", 5 },
+            ["a list in a list"] = { "round_robin", { {} } },
+        } do
+            it("raises for " .. what, function()
+                assert.matches("opts.policy", message(policy.compile, option))
+            end)
+        end
+
+        it("names the built-in policies there are", function()
+            assert.matches('opts.policy must be the name of a built%-in policy '
+                .. '%("round_robin", "least_sessions"', message(policy.compile, "random"))
+            assert.matches('got "random"', message(policy.compile, "random"))
+        end)
+
+        it("tells which entry of a list is wrong", function()
+            assert.matches("entry 2 of the list",
+                message(policy.compile, { "round_robin", "random" }))
+            assert.matches("entry 1 of the list",
+                message(policy.compile, { { rout = print } }))
+        end)
+
+        it("refuses a table that is a policy and a list", function()
+            assert.matches('not both: "admit" is in a table that has entries',
+                message(policy.compile, { "round_robin", admit = function() end }))
+        end)
+
+        it("names file and line of a function that is not known", function()
+            local line = debug.getinfo(1, "l").currentline + 1
+            local function rout() end
+            assert.matches("opts.policy is wrong: spec/mooring/policy_spec.lua:" .. line
+                .. ': "rout" is not a field of a policy',
+                message(policy.compile, { rout = rout }))
+        end)
+
+        it("finds globals that an inline function assigns", function()
+            local route = loadstring("return function() x = 1 end", "@inline.lua")()
+            assert.matches('inline.lua:1: the global variable "x" is assigned',
+                message(policy.compile, { route = route }))
+        end)
+
+        it("says that a built-in policy needs more than its name", function()
+            assert.matches('"rendezvous" cannot be used by its name alone: ',
+                message(policy.compile, "rendezvous"))
+        end)
+
         it("makes round robin of nothing, and of its name", function()
             for _, option in ipairs { false, "round_robin" } do
                 local engine = policy.compile(option or nil)
@@ -39,11 +210,6 @@ describe("resty.mooring.policy", function()
                 end
                 assert.same({ A.url, B.url, A.url, B.url }, urls)
             end
-        end)
-
-        it("names file, line and field of a mistake", function()
-            assert.matches(":2: \"rout\" is not a field of a policy",
-                wrong(file "return {\n rout = print,\n}"))
         end)
 
         it("says which functions there are", function()
@@ -68,6 +234,13 @@ describe("resty.mooring.policy", function()
             assert.is_nil(engine:route({}, { A, B }))
             assert.equal(0, engine:stats().none.route.errors)
             assert.equal(0, engine:stats().second.route.calls)
+        end)
+
+        it("runs a file once", function()
+            _G.mooring_spec_runs = 0
+            policy.compile(file "_G.mooring_spec_runs = mooring_spec_runs + 1 return {}")
+            assert.equal(1, _G.mooring_spec_runs)
+            _G.mooring_spec_runs = nil
         end)
 
         it("takes a table without functions", function()

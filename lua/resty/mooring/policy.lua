@@ -67,6 +67,7 @@ local placeholder = {}
 setmetatable(placeholder, {
     __index = function() return placeholder end,
     __call = function() return placeholder end,
+    __concat = function() return "" end,
 })
 
 

@@ -59,6 +59,7 @@ local options = require "resty.mooring.options"
 local policy = require "resty.mooring.policy"
 local references = require "resty.mooring.router.reference"
 local requests = require "resty.mooring.router.requests"
+local script_counts = require "resty.mooring.router.script_counts"
 local scripts = require "resty.mooring.router.scripts"
 local sse_id = require "resty.mooring.router.sse_id"
 local sources = require "resty.mooring.router.sources"
@@ -185,6 +186,7 @@ function _M.new(opts)
         requests = requests.new(),
         engine = policy.compile(opts.policy, 2),
     }, mt)
+    self.script_counts = script_counts.new(dict, opts.name, self.engine)
     set_kind(self, opts)
 
     self.hop = hop.new(opts.internal)
@@ -205,6 +207,7 @@ end
 
 local function flush(_, self)
     self.counters:flush()
+    self.script_counts:flush()
 end
 
 
@@ -474,14 +477,16 @@ end
 -- --------------------------------------------------------------- status --
 
 ---
--- @return table: name, backends, results (counts of all workers), worker (the
---         pid of this one), streams (open in this worker), storage (its stats)
+-- @return table: name, backends, results and policies (counts of all workers),
+--         worker (the pid of this one), streams (open in this worker), storage
+--         (its stats)
 function _M.stats(self)
     local storage = self.storage
     return {
         name = self.name,
         backends = self.set:stats(),
         results = self.counters:totals(),
+        policies = self.script_counts:totals(),
         worker = ngx.worker.pid(),
         streams = self.streams.count,
         storage = type(storage.stats) == "function" and storage:stats() or nil,

@@ -34,11 +34,13 @@ end
 local KNOWN = concat(FUNCTIONS, ", ") .. ", start and name"
 
 
--- The last line of a text that matches a pattern.
+-- The last line of a text that matches a pattern, or nil, and the last line.
 local function last_line(text, pattern)
     local number, last = 0, nil
-    for line in gmatch(text .. "\n", "(.-)\n") do
-        number = number + 1
+    for line in gmatch(text, "[^\n]*\n?") do
+        if line ~= "" then
+            number = number + 1
+        end
         -- A comment is no code.
         if find(gsub(line, "%-%-.*", ""), pattern) then
             last = number
