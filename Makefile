@@ -218,6 +218,18 @@ evictions: all ## count what hooks are told over 1,000,000 operations of 4 worke
 	@OPERATIONS="$(or $(OPERATIONS),1000000)" LUAJIT="$(LUAJIT)" \
 	    spec/support/busted spec/integration/evictions_spec.lua
 
+.PHONY: soak
+soak: ## mixed traffic, reloads and restarts for 20 minutes, into build/soak (MINUTES=)
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) gnuplot-nox"
+	@$(MAKE) --no-print-directory all $(NODE_MODULES)
+	@LUAJIT="$(LUAJIT)" MINUTES="$(or $(MINUTES),20)" spec/soak/run
+
+.PHONY: kills
+kills: ## kill 200 workers of two replicas under traffic (KILLS=, SEED=)
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory all $(NODE_MODULES)
+	@LUAJIT="$(LUAJIT)" KILLS="$(or $(KILLS),200)" spec/soak/run kills
+
 .PHONY: model
 model: ## verify the Promela model of coherence, and that seeded bugs break it
 	@$(MAKE) --no-print-directory deps
