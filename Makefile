@@ -283,7 +283,7 @@ bench: ## measure against lrucache, shared.DICT, nginx.redis, proxy_pass (QUICK=
 # 24.04: the compilers and the library, LuaJIT of OpenResty and its modules,
 # nginx, Redis, and the tools of lint and tests.
 PACKAGES     = gcc clang libc6-dev libhiredis-dev libcmocka-dev cppcheck \
-               luajit2 lua-cjson lua-busted lua-check luarocks \
+               luajit2 lua-cjson lua-nginx-dns lua-busted lua-check luarocks \
                nginx libnginx-mod-http-lua redis-server \
                curl openssl spin libclang-rt-dev
 

@@ -29,7 +29,7 @@ $http
 init_by_lua_block {
   $before
   router = require("resty.mooring.router").new {
-    backends = { $backends },
+    backends = $backends,
     internal = "unix:$dir/internal.sock",
     $options
   }
@@ -104,7 +104,7 @@ end
 
 local function variables(opts)
   return {
-    backends = listed(opts.backends or {}),
+    backends = opts.backends_lua or "{ " .. listed(opts.backends or {}) .. " }",
     http = opts.http or "",
     options = opts.options or "",
     before = opts.before or "",
@@ -136,7 +136,8 @@ local function fill(opts)
 end
 
 --- Starts an nginx with a router.
--- @param opts  { backends = array of backends or Lua expressions,
+-- @param opts  { backends = array of backends or Lua expressions, or
+--                backends_lua = a Lua expression for all of them,
 --                options = more options of the router as Lua text,
 --                location =, server =, http =, listen = lines for nginx,
 --                before = Lua that runs before the router is made,
