@@ -323,7 +323,9 @@ end
 -- @param session whose record it is, to be counted by its tag; or nil
 -- @return mr_rc
 function _M.put(self, id, text, flags, times, token, session)
-    -- first of all: what it calls may put as well
+    local stamp, fresh_until = times.stamp, times.fresh_until
+    local expires_at = times.expires_at
+    -- Before put_args and after times, which what it calls may use as well.
     local tag = self.classifier and session and tag_of(self, session) or 0
     local args = self.put_args
     args.key, args.key_len = id, #id
@@ -331,9 +333,9 @@ function _M.put(self, id, text, flags, times, token, session)
     args.flags = flags
     args.tag = tag
     args.now = clock()
-    args.stamp = times.stamp
-    args.fresh_until = times.fresh_until
-    args.expires_at = times.expires_at
+    args.stamp = stamp
+    args.fresh_until = fresh_until
+    args.expires_at = expires_at
     if token then
         args.token = token
     end

@@ -48,6 +48,7 @@ local type = type
 local _M = { _VERSION = mooring_ffi._VERSION }
 local mt = { __index = _M }
 
+local LONGEST_KEPT = 256 -- bytes of an id, see read_commands
 local HEADROOM = 1.5 -- written with this many times the ttl
 
 -- Deletes KEYS[1] when it still holds ARGV[1].
@@ -125,6 +126,8 @@ function _M.new(opts)
         patience = opts.connect_timeout + opts.command_timeout,
         closed = false,
         renewals = 0,
+        gets = {},
+        pttls = {},
     }, mt)
 end
 
@@ -472,6 +475,46 @@ local function read_record(id, text, pttl)
 end
 
 
+local READ = "load the session"
+
+
+-- An array is no reply to either command.
+local function read_failure(self, id, text, pttl)
+    local key = self.key_prefix .. id
+    if is_error(text) then
+        return reply_failure(self, READ, { "GET", key }, text)
+    elseif is_error(pttl) then
+        return reply_failure(self, READ, { "PTTL", key }, pttl)
+    end
+    return unexpected(READ)
+end
+
+
+-- What stands before an id of n bytes in a GET and in the PTTL behind it.
+local function make_heads(self, n)
+    local length = #self.key_prefix + n
+    return format("*2\r\n$3\r\nGET\r\n$%d\r\n%s", length, self.key_prefix),
+           format("\r\n*2\r\n$4\r\nPTTL\r\n$%d\r\n%s", length,
+                  self.key_prefix)
+end
+
+
+-- GET and PTTL on the wire (RESP: "Sending commands to a Redis server"). This
+-- is what a miss sends: one string, and no table, is made for it. There are few
+-- lengths of ids; those of long ones are not kept.
+local function read_commands(self, id)
+    local n = #id
+    local get, pttl = self.gets[n], self.pttls[n]
+    if not get then
+        get, pttl = make_heads(self, n)
+        if n <= LONGEST_KEPT then
+            self.gets[n], self.pttls[n] = get, pttl
+        end
+    end
+    return get .. id .. pttl .. id .. "\r\n"
+end
+
+
 ---
 -- Reads a session without showing a use of it.
 -- @param id string
@@ -484,14 +527,16 @@ function _M.fetch(self, id, level)
         return nil, err, code
     end
 
-    local key = self.key_prefix .. id
     local replies
-    replies, err, code = run(self, "load the session",
-                             { { "GET", key }, { "PTTL", key } })
+    replies, err, code = self.transport:call_encoded(read_commands(self, id), 2)
     if not replies then
-        return nil, err, code
+        return nil, "could not load the session: " .. err, code
     end
-    return read_record(id, replies[1], replies[2])
+    local text, pttl = replies[1], replies[2]
+    if type(text) == "table" or type(pttl) == "table" then
+        return read_failure(self, id, text, pttl)
+    end
+    return read_record(id, text, pttl)
 end
 
 

@@ -297,6 +297,7 @@ local function stale(self, id)
 end
 
 
+-- The last result is true for a session that others have as well.
 local function slow_load(self, id)
     local _, err, code = refuse(self, id, 3)
     if code then
@@ -304,7 +305,7 @@ local function slow_load(self, id)
     end
     local s = look(self, id)
     if s then
-        return s
+        return s, nil, nil, true
     end
     s, err, code = fetch(self, id)
     if code == UNAVAILABLE or code == TIMEOUT then
@@ -331,11 +332,11 @@ function _M.load(self, id)
     if known then
         return copy(known)
     end
-    local s, err, code = slow_load(self, id)
+    local s, err, code, shared = slow_load(self, id)
     if not s then
         return nil, err, code
     end
-    return copy(s), nil, code
+    return shared and copy(s) or s, nil, code
 end
 
 

@@ -41,22 +41,26 @@ function _M.is_old(self, stamp, now)
 end
 
 
+-- What `times` returns.
+local current = { stamp = 0, fresh_until = 0, expires_at = 0 }
+
+
 ---
 -- The times of a copy of a record that at `asked` had `left` to live.
 -- @param asked ms, taken before the remote was asked
 -- @param left seconds, or nil: not known
--- @return { stamp, fresh_until, expires_at } in ms
+-- @return { stamp, fresh_until, expires_at } in ms; always the same table, good
+--         until the next call
 function _M.times(self, asked, left)
     local fresh_until = believed_until(self, asked)
-    if not left then
-        return { stamp = asked, fresh_until = fresh_until, expires_at = NEVER }
+    local expires_at = NEVER
+    if left then
+        expires_at = asked + left * 1000
+        fresh_until = min(fresh_until, expires_at - self.ttl_ms)
     end
-    local expires_at = asked + left * 1000
-    return {
-        stamp = asked,
-        fresh_until = min(fresh_until, expires_at - self.ttl_ms),
-        expires_at = expires_at,
-    }
+    current.stamp, current.fresh_until = asked, fresh_until
+    current.expires_at = expires_at
+    return current
 end
 
 

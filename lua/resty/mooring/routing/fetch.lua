@@ -22,6 +22,7 @@ local mooring_ffi = require "resty.mooring.ffi"
 local record = require "resty.mooring.record"
 
 local clock = mooring_ffi.now
+local copy = record.copy
 local encode = record.encode
 local fill = copies.fill
 local not_found = errors.not_found
@@ -44,7 +45,8 @@ local REFETCH_RATE, REFETCH_BURST = 200, 200
 -- us.
 local function keep(self, id, s, left, asked, token)
     if self.remote:is_due(s, left) then
-        copies.fill_and_renew(self, id, s, asked, token)
+        -- A copy: what renews looks at it later, and this one is the caller's.
+        copies.fill_and_renew(self, id, copy(s), asked, token)
     else
         fill(self, id, s, s._record, copies.times(self, asked, left), token,
              0)
@@ -73,7 +75,7 @@ local function ask_plainly(self, id, token)
     if text then
         fill(self, id, s, text, copies.times(self, asked), token, 0)
     end
-    return s
+    return copy(s) -- who knows whether the remote keeps it
 end
 
 
@@ -96,6 +98,26 @@ local semaphore = ngx and ngx.get_phase and pcall(require, "ngx.semaphore")
 local CAN_WAIT = { rewrite = true, access = true, content = true, timer = true }
 
 
+-- Flights that have landed and that nobody has joined, for reuse.
+local MAX_POOLED = 256
+local pool, pooled = {}, 0
+
+
+local function new_flight(token)
+    local flight = pool[pooled]
+    if flight then
+        pool[pooled] = nil
+        pooled = pooled - 1
+        flight.done, flight.err, flight.code = false, nil, nil
+    else
+        flight = { waiting = 0, done = false, landed = nil, session = nil,
+                   err = nil, code = nil, token = nil, since = 0 }
+    end
+    flight.token, flight.since = token, clock()
+    return flight
+end
+
+
 -- Waits for a fetch of another request. Returns false when that has not ended
 -- in time, or true and the results of the fetch.
 local function join(self, flight)
@@ -109,18 +131,28 @@ local function join(self, flight)
 end
 
 
+-- Those who have joined get a session that the first one does not have.
+local function tell(flight, ok, s, err, code)
+    if ok then
+        flight.session = s and copy(s)
+        flight.err, flight.code = err, code
+    else
+        flight.err, flight.code = "the fetch failed", errors.UNAVAILABLE
+    end
+    flight.landed:post(flight.waiting)
+end
+
+
 local function land(self, id, flight, ok, ...)
     if self.flights[id] == flight then
         self.flights[id] = nil
     end
     flight.done = true
-    if ok then
-        flight.session, flight.err, flight.code = ...
-    else
-        flight.err, flight.code = "the fetch failed", errors.UNAVAILABLE
-    end
     if flight.waiting > 0 then
-        flight.landed:post(flight.waiting)
+        tell(flight, ok, ...)
+    elseif pooled < MAX_POOLED then
+        pooled = pooled + 1
+        pool[pooled] = flight
     end
     if not ok then
         error((...), 0)
@@ -131,7 +163,7 @@ end
 
 local function fly(self, id)
     local token = self.cache:token(id)
-    local flight = { token = token, waiting = 0, since = clock() }
+    local flight = new_flight(token)
     self.flights[id] = flight
     return land(self, id, flight, pcall(ask, self, id, token))
 end
@@ -156,7 +188,7 @@ local function join_or_fly(self, id)
     if is_joinable(self, id, flight) then
         local ended, s, err, code = join(self, flight)
         if ended then
-            return s, err, code
+            return s and copy(s), err, code
         elseif self.closed then
             return errors.closed()
         end
@@ -167,7 +199,7 @@ end
 
 ---
 -- Fetches a session and keeps a copy.
--- @return session (shared: to be copied for the caller); or nil, message, code
+-- @return session, the caller's own; or nil, message, code
 function _M.fetch(self, id)
     if self.negative:has(id) then
         return not_found()

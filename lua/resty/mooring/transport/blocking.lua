@@ -431,14 +431,20 @@ end
 --         outcome is unknown), "timeout" (sent, but no reply within
 --         command_timeout: the outcome is unknown) or "closed"
 function _M:call(commands)
+    return self:call_encoded(encode_all(commands), #commands)
+end
+
+
+---
+-- As call, with commands as protocol.encode_all would make them.
+-- @param bytes string
+-- @param n how many they are
+function _M:call_encoded(bytes, n)
     if self.closed then
         return closed()
-    end
-    local n = #commands
-    if n == 0 then
+    elseif n == 0 then
         return {}
     end
-    local bytes = encode_all(commands)
 
     local ok, err, code = connect(self)
     if not ok then

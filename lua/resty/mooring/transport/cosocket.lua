@@ -179,18 +179,17 @@ end
 
 
 -- Everything but the usual case.
-local function call_unconnected(self, commands)
+local function call_unconnected(self, bytes, n)
     local phase = get_phase()
     if self.closed then
         return closed()
     elseif not CAN_WAIT[phase] then
         return nil, "cannot wait for a reply in the phase " .. phase,
                UNAVAILABLE
-    elseif #commands == 0 then
+    elseif n == 0 then
         return {}
     end
 
-    local bytes, n = encode_all(commands), #commands
     if shared(self) then
         local ok, err, code = owner.await(self)
         if self.connected then
@@ -217,11 +216,19 @@ end
 -- Waits command_timeout at most, and before that, while there is no
 -- connection, as long as ready().
 function _M.call(self, commands)
-    local n = #commands
+    return _M.call_encoded(self, encode_all(commands), #commands)
+end
+
+
+---
+-- As call, with commands as protocol.encode_all would make them.
+-- @param bytes string
+-- @param n how many they are
+function _M.call_encoded(self, bytes, n)
     if self.connected and n > 0 and CAN_WAIT[get_phase()] then
-        return call_shared(self, encode_all(commands), n)
+        return call_shared(self, bytes, n)
     end
-    return call_unconnected(self, commands)
+    return call_unconnected(self, bytes, n)
 end
 
 
