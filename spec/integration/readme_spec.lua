@@ -124,7 +124,7 @@ describe("the README", function()
         end)
 
         it("has a spec of the smallest policy that passes as it is said to be run", function()
-            local command = GUIDE:match("`(luajit %$%(which busted%) beta_spec%.lua)`")
+            local command = GUIDE:match("`(busted %-%-lua=luajit beta_spec%.lua)`")
             local result = with_make_env(("cd %s && %s -o plainTerminal"):format(dir, command))
             assert.matches("1 success / 0 failures / 0 errors", result.out, 1, true)
         end)
@@ -136,7 +136,7 @@ describe("the README", function()
             servers.write_file(other .. "/beta.lua",
                 replace(servers.read_file(dir .. "/beta.lua"), "#backends", "1"))
             local result = with_make_env("cd " .. other
-                .. " && luajit $(which busted) -o plainTerminal beta_spec.lua")
+                .. " && busted --lua=luajit -o plainTerminal beta_spec.lua")
             assert.matches("0 successes / 1 failure / 0 errors", result.out, 1, true)
         end)
 
@@ -148,6 +148,13 @@ describe("the README", function()
             result = with_make_env(("cd %s && %s"):format(dir, replace(command, "beta", "wrong")))
             assert.not_equal(0, result.code)
             assert.matches('wrong.lua:2: "rout" is not a field of a policy', result.err, 1, true)
+        end)
+
+        it("has a make target that checks a file", function()
+            local command = GUIDE:match("`(make check%-policy FILE=beta%.lua)`")
+            local result = with_make_env(replace(command, "beta.lua", dir .. "/beta.lua"))
+            assert.matches("beta.lua: ok\n", result.out, 1, true)
+            assert.equal(0, result.code)
         end)
 
         it("has a composition that works as it stands", function()

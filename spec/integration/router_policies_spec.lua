@@ -98,4 +98,23 @@ describe("router, built-in policies", function()
             policy = require("resty.mooring.policy.rendezvous").new { header = "X-Tenant" }, ]] }
         assert.same({ a = 4, b = 4 }, (open(web, 8)))
     end)
+
+    it("stays as it was when a reload brings a policy that is wrong", function()
+        local web = start('"round_robin"', { a, b })
+        local id = web:open()
+        local wrong = servers.tmpdir() .. "/wrong.lua"
+        servers.write_file(wrong, "return {\n  rout = function() end,\n}\n")
+        local path = web.dir .. "/nginx.conf"
+        local conf, n = servers.read_file(path):gsub('"round_robin"', ("%q"):format(wrong))
+        assert.equal(1, n)
+        servers.write_file(path, conf)
+        local workers = web:worker_pids()
+        web:signal("HUP")
+        servers.wait_for(function()
+            return web:error_log():find(wrong .. ':2: "rout" is not a field', 1, true)
+        end, 10, "the mistake in the log")
+        assert.equal(200, web:call(id).status)
+        assert.is_string((web:open()))
+        assert.same(workers, web:worker_pids())
+    end)
 end)
