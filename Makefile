@@ -171,7 +171,7 @@ fuzz-seeded: all $(FUZZ_TARGETS) ## that fuzzing finds bugs put in on purpose (B
 ASAN_RUNTIME  = $(shell $(FUZZ_CC) -print-file-name=libclang_rt.asan-$(shell uname -m).so)
 
 .PHONY: asan
-asan: ## C tests and spec/mooring under the address and undefined sanitizers
+asan: ## C tests and specs, also in nginx, under the address and undefined sanitizers
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CC=$(FUZZ_CC) \
 	    CFLAGS="-O1 -g $(SANITIZE)" LDFLAGS="$(SANITIZE)" all c-tests

@@ -71,7 +71,8 @@ static void compare_carried(const run *r, mr_cache *to, int key) {
     INSIST(s->value_len == e->value_len &&
                memcmp(record + k->len, value, e->value_len) == 0,
            "key %d: another value", key);
-    INSIST(s->epoch == e->epoch && s->stamp == e->stamp &&
+    INSIST(s->epoch == e->epoch && mr_slot_tag(s) == e->tag &&
+               s->stamp == e->stamp &&
                mr_slot_tick(s) == e->tick &&
                mr_slot_fresh_until(s) == e->fresh &&
                mr_slot_expires_at(s) == e->expires,

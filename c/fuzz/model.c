@@ -51,6 +51,14 @@ uint32_t model_count(const model *m) {
     return n;
 }
 
+uint32_t model_tagged(const model *m, uint32_t tag) {
+    uint32_t n = 0;
+
+    for (int i = 0; i < KEYS; i++)
+        n += m->items[i].present && m->items[i].tag == tag;
+    return n;
+}
+
 static uint32_t cells_of(const model *m, int key) {
     return model_cells(m, key, m->items[key].value_len);
 }

@@ -18,6 +18,7 @@ typedef struct item {
     uint32_t version; /* its value is made from key and version */
     uint32_t value_len;
     uint32_t epoch;
+    uint32_t tag;
     double ref;     /* kept when it has left */
     double old_ref; /* of the entry before */
     double stamp;
@@ -50,6 +51,7 @@ int model_is_dead(const model *m, const item *e);
 uint64_t model_next_tick(model *m, int handle, double now);
 uint32_t model_cells(const model *m, int key, uint32_t value_len);
 uint32_t model_count(const model *m);
+uint32_t model_tagged(const model *m, uint32_t tag);
 
 /* Does a record fit beside or in place of what is there, with entry `back`
  * still in its place (-1: none)? */

@@ -45,6 +45,13 @@ static uint32_t read_flags(tape *t) {
     return b < 250 ? b % 32 : b;
 }
 
+/* Few, the last there is, and now and then one there cannot be. */
+static uint32_t read_tag(tape *t) {
+    uint32_t b = tape_byte(t);
+
+    return b < 250 ? b % 4 : MR_TAGS - 4 + b % 5;
+}
+
 static void read_put(run *r, tape *t, int by, putting *w) {
     model *m = &r->model;
     const fuzz_key *k;
@@ -62,6 +69,7 @@ static void read_put(run *r, tape *t, int by, putting *w) {
     w->p.key_len = k->len;
     w->p.value = w->value;
     w->p.value_len = read_value_len(m, t);
+    w->p.tag = read_tag(t);
     w->p.now = r->now;
     w->p.stamp = r->now;
     w->p.fresh_until = w->p.expires_at = MR_NEVER;
@@ -77,8 +85,8 @@ static void read_put(run *r, tape *t, int by, putting *w) {
 /* -------------------------------------------------------- what it will be --- */
 
 static int are_valid(const mr_put *p) {
-    return p->flags < 32 && (p->flags & 3) != 3 && !isnan(p->stamp) &&
-           !isnan(p->fresh_until) && !isnan(p->expires_at);
+    return p->tag < MR_TAGS && p->flags < 32 && (p->flags & 3) != 3 &&
+           !isnan(p->stamp) && !isnan(p->fresh_until) && !isnan(p->expires_at);
 }
 
 /* What comes before room is made. */
@@ -110,6 +118,7 @@ static item new_item(run *r, const putting *w, int by) {
     e.present = 1;
     e.version = m->version;
     e.value_len = p->value_len;
+    e.tag = p->tag;
     e.epoch = m->epoch;
     e.tick = e.newest = model_next_tick(m, by, r->now);
     e.stamp = p->stamp < -limit ? -limit : p->stamp < limit ? p->stamp : limit;

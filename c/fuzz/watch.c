@@ -137,6 +137,8 @@ static void compare_entry(run *r, int key) {
     compare_bytes(r, key, s);
     INSIST(s->epoch == e->epoch, "key %d: epoch %u, not %u", key, s->epoch,
            e->epoch);
+    INSIST(mr_slot_tag(s) == e->tag, "key %d: tag %u, not %u", key,
+           mr_slot_tag(s), e->tag);
     INSIST(s->stamp == e->stamp, "key %d: stamp %g, not %g", key, s->stamp,
            e->stamp);
     INSIST(mr_slot_tick(s) == e->tick, "key %d: tick %llu, not %llu", key,
@@ -145,6 +147,20 @@ static void compare_entry(run *r, int key) {
            mr_slot_fresh_until(s), e->fresh);
     INSIST(mr_slot_expires_at(s) == e->expires, "key %d: expires %g, not %g",
            key, mr_slot_expires_at(s), e->expires);
+}
+
+/* The region's own check counts all tags by its slots. */
+static void compare_tags(run *r) {
+    mr_cache *c = r->handles[0].cache;
+
+    for (int i = 0; i < KEYS; i++) {
+        uint32_t tag = r->model.items[i].tag;
+
+        INSIST(mr_cache_tagged(c, tag) == model_tagged(&r->model, tag),
+               "tag %u: %u entries, not %u", tag, mr_cache_tagged(c, tag),
+               model_tagged(&r->model, tag));
+    }
+    INSIST(mr_cache_tagged(c, MR_TAGS) == 0, "a tag that cannot be");
 }
 
 static void compare_belief(run *r) {
@@ -170,6 +186,7 @@ void watch_compare(run *r) {
     for (int i = 0; i < KEYS; i++)
         if (r->model.items[i].present)
             compare_entry(r, i);
+    compare_tags(r);
     compare_belief(r);
 }
 

@@ -47,12 +47,15 @@ local _M = {
     http = net.http,
 }
 
+-- What `make` has built, or with BUILD another build of it.
+local build = _M.root .. "/" .. (os.getenv("BUILD") or "build")
+
 -- LUA_PATH and LUA_CPATH of the checkout, for programs the specs start.
 _M.lua_path = table.concat({
     _M.root .. "/lua/?.lua", _M.root .. "/lua/?/init.lua",
-    _M.root .. "/build/lua/?.lua", _M.root .. "/spec/?.lua", ";",
+    build .. "/lua/?.lua", _M.root .. "/spec/?.lua", ";",
 }, ";")
-_M.lua_cpath = _M.root .. "/build/?.so;;"
+_M.lua_cpath = build .. "/?.so;;"
 
 local started = {} -- every server, in order
 
