@@ -205,11 +205,16 @@ local function send_head(answer)
 end
 
 
--- Copies the body as it comes in; true when all of it was there.
-local function copy_body(answer)
+-- How long the body will be, where the head says so.
+local function length_of(answer)
+    return tonumber(http1.single(answer.headers, "content-length") or nil)
+end
+
+
+-- Copies the body as it comes in; true when all of it was there. The end of one
+-- whose length is known needs no flush: it goes out with the end of the request.
+local function copy_body(answer, length)
     local sock = answer.sock
-    local length = tonumber(http1.single(answer.headers, "content-length")
-                            or nil)
     local seen = 0
     while true do
         local chunk, err = sock:receiveany(CHUNK)
@@ -217,7 +222,10 @@ local function copy_body(answer)
             return err == "closed" and (not length or seen >= length)
         end
         seen = seen + #chunk
-        if not ngx.print(chunk) or not ngx.flush(true) then
+        local sent = ngx.print(chunk)
+        if seen == length then
+            return true
+        elseif not sent or not ngx.flush(true) then
             return true -- the client has gone: nobody is told anything
         end
     end
@@ -227,11 +235,15 @@ end
 ---
 -- Passes an answer on to the client as it comes, and ends the request.
 function _M.pass(answer)
+    local length = length_of(answer)
     send_head(answer)
-    -- The head goes out before there is a body: an SSE stream may be silent.
-    ngx.send_headers()
-    ngx.flush(true)
-    local complete = copy_body(answer)
+    -- An SSE stream may be silent: its head does not wait for a body. Any other
+    -- answer has a length and goes out as one.
+    if not length or length == 0 then
+        ngx.send_headers()
+        ngx.flush(true)
+    end
+    local complete = copy_body(answer, length)
     answer.sock:close()
     return ngx.exit(complete and ngx.HTTP_OK or ngx.ERROR)
 end
