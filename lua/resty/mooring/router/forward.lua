@@ -85,10 +85,10 @@ end
 
 
 -- Was the connection of the attempt before this one never made? nginx lists
--- this one already.
+-- this one already, which has no peer yet: "0.004, - : ".
 local function had_no_connection(var)
     local times = var.upstream_connect_time
-    return times and find(times, "%-[%s,:]+[^%s,:]+%s*$") ~= nil
+    return times and find(times, "%- : $") ~= nil
 end
 
 
