@@ -45,11 +45,12 @@ $(BUILD)/obj $(BUILD)/obj/testing $(BUILD)/lua/resty/mooring $(BUILD)/test:
 	@mkdir -p $@
 
 # c/mooring.h without its preprocessor lines is what ffi.cdef takes.
-$(CDEF): c/mooring.h | $(BUILD)/lua/resty/mooring
+$(CDEF): c/mooring.h Makefile | $(BUILD)/lua/resty/mooring
 	@{ echo '-- Generated from c/mooring.h; do not edit.'; \
 	   sed -n 's/^#define MOORING_VERSION "\(.*\)"/local version = "\1"/p; s/^#define MOORING_ABI \(.*\)/local abi = \1/p' $<; \
 	   echo 'return { version = version, abi = abi, cdef = [['; \
-	   sed -e '/^#ifdef __cplusplus/,/^#endif/d' -e '/^#/d' -e 's/MR_API //' $<; \
+	   sed -e '/^#ifdef __cplusplus/,/^#endif/d' \
+	       -e 's/^#define MOORING_ABI \(.*\)/enum { MR_DECLARED_ABI = \1 };/' -e '/^#/d' -e 's/MR_API //' $<; \
 	   echo ']] }'; } > $@.tmp && mv $@.tmp $@
 
 # ------------------------------------------------------------- checking --

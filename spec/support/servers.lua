@@ -243,7 +243,7 @@ local function configuration(self, opts)
     if not before:find("worker_processes", 1, true) then
         main = main .. ("worker_processes %d;\n"):format(opts.workers or 1)
     end
-    if after:find("lua_package_path", 1, true) then
+    if substitute(self, after):find("lua_package_path", 1, true) then
         http = http:gsub("[^\n]*lua_package[^\n]*\n", "")
     end
     return substitute(self, main .. before .. "\n" .. http .. after)

@@ -18,10 +18,25 @@ local error = error
 local _M = { _VERSION = cdef.version, ffi = ffi }
 
 
--- Both a reloaded module table and a second VM of this process come by here
--- again; ffi.cdef raises on the redefinition of an enum or a struct.
+-- The ABI of the declarations this VM has had since this module was loaded
+-- before, in whatever version; 0: one that did not say.
+local function declared_abi()
+    local known, abi = pcall(function() return ffi.C.MR_DECLARED_ABI end)
+    return known and tonumber(abi) or 0
+end
+
+
+-- A module table that is loaded anew comes by here again, and ffi.cdef raises
+-- on the redefinition of an enum or a struct. Declarations cannot be taken
+-- back: with those of another version calls would pass other structs than the
+-- library takes.
 if not pcall(ffi.typeof, "mr_stats") then
     ffi.cdef(cdef.cdef)
+elseif declared_abi() ~= cdef.abi then
+    error("this Lua VM has loaded another version of mooring before (ABI "
+          .. declared_abi() .. "), and these modules need ABI " .. cdef.abi
+          .. " (" .. cdef.version .. "): a VM holds one version, so remove the "
+          .. "other one from package.path and package.cpath and restart", 0)
 end
 
 if not pcall(function() return ffi.C.ngx_current_msec end) then
