@@ -14,6 +14,11 @@ local POLICY = [[
         secret = "the secret of these specs", claim = "sub" }, "power_of_two" },
 ]]
 
+local SSE = ([[
+    include %s/lua/resty/mooring/nginx/location.conf;
+    include %s/lua/resty/mooring/nginx/sse.conf;
+]]):format(servers.root, servers.root)
+
 describe("two replicas with the identity policy", function()
     local backends, a, b, clients
     local names = 0
@@ -21,8 +26,11 @@ describe("two replicas with the identity policy", function()
     setup(function()
         local redis = servers.redis()
         backends = replica.backends(2)
-        a = replica.start { backends = backends, storage = redis.url, options = POLICY }
-        b = replica.start { backends = backends, storage = redis.url, options = POLICY }
+        local function start()
+            return replica.start { backends = backends, storage = redis.url, options = POLICY,
+                server = "location = /sse {" .. SSE .. "} location = /messages {" .. SSE .. "}" }
+        end
+        a, b = start(), start()
         clients = replica.clients()
     end)
     teardown(function() servers.stop_all() end)
@@ -79,5 +87,27 @@ describe("two replicas with the identity policy", function()
         assert.equal(1, call(owner).value.count)
         assert.is_true(clients:ask({ op = "end", as = owner }).ok)
         assert.is_false(call(owner).ok)
+    end)
+
+    it("do the same for sessions of the HTTP+SSE transport", function()
+        local answer = clients:expect { op = "open", as = "legacy", sse = a.url .. "/sse",
+            urls = { b.url }, headers = { Authorization = tokens.bearer "ann" } }
+        local function post(web, id, who)
+            return assert(servers.http(web.url .. "/messages?sessionId=" .. id, {
+                method = "POST", body = '{"jsonrpc":"2.0","id":7,"method":"ping"}',
+                headers = { ["Content-Type"] = "application/json",
+                    Authorization = tokens.bearer(who) },
+            }))
+        end
+        assert.equal(1, call("legacy").value.count)
+        for _, web in ipairs { a, b } do
+            local stolen, unknown = post(web, answer.session, "eve"), post(web, UNKNOWN, "eve")
+            stolen.headers.date, unknown.headers.date = nil, nil
+            assert.equal(404, stolen.status)
+            assert.same(unknown, stolen)
+            assert.equal(202, post(web, answer.session, "ann").status)
+        end
+        assert.equal(2, call("legacy").value.count)
+        clients:expect { op = "close", as = "legacy" }
     end)
 end)
