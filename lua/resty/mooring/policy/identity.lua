@@ -2,8 +2,8 @@
 -- SPDX-License-Identifier: Apache-2.0
 --
 -- Binds a session to who has opened it: with its id alone, overheard or stolen,
--- nobody gets in. Another caller's request is answered as one with an
--- unknown id, on every replica.
+-- nobody gets in. Another caller's request is answered as one with an unknown
+-- id, on every replica.
 --
 --     session.metadata.owner = HMAC-SHA-256(secret, id and caller)
 --
@@ -11,6 +11,9 @@
 -- as the session lives, so not a bearer token, which is refreshed, but who it
 -- speaks of; and (2) proved before the backend acts: by nginx (auth_request,
 -- client certificates), or by the backend if it verifies each request's token.
+-- Where tokens of several issuers are taken, `sub` alone is not one caller:
+-- make a `value` of `iss` and `sub` of resty.mooring.policy.bearer.
+--
 -- The digest is keyed, so that the store does not tell who the callers are; and
 -- made with the session's id, so that it neither tells which sessions are one
 -- caller's nor can be moved to another session.
