@@ -32,24 +32,20 @@ describe("router, policy", function()
         return web
     end
 
-    local function owner(id)
-        return id:find("^a%-") and a or b
-    end
+    local function owner(id) return id:find("^a%-") and a or b end
 
-    -- What a policy has noted in the dictionary `notes`.
-    local NOTES = {
-        http = "lua_shared_dict notes 1m;",
-        server = [[location = /notes { content_by_lua_block {
-            local notes = {}
-            for _, name in ipairs(ngx.shared.notes:get_keys(0)) do
-                notes[name] = ngx.shared.notes:get(name)
-            end
-            ngx.say(require("cjson").encode(notes))
-        } }]],
-    }
-
-    local function with_notes(options)
-        return { http = NOTES.http, server = NOTES.server, options = options }
+    -- For policies that note something in the dictionary `notes`.
+    local function with_notes()
+        return {
+            http = "lua_shared_dict notes 1m;",
+            server = [[location = /notes { content_by_lua_block {
+                local notes = {}
+                for _, name in ipairs(ngx.shared.notes:get_keys(0)) do
+                    notes[name] = ngx.shared.notes:get(name)
+                end
+                ngx.say(require("cjson").encode(notes))
+            } }]],
+        }
     end
 
     local function notes()
@@ -57,8 +53,7 @@ describe("router, policy", function()
     end
 
     local function metadata_of(id)
-        local told = assert(servers.http(web.url .. "/session?id=" .. id))
-        return cjson.decode(told.body)
+        return cjson.decode(assert(servers.http(web.url .. "/session?id=" .. id)).body)
     end
 
     local SESSION = [[location = /session { content_by_lua_block {
@@ -176,6 +171,43 @@ describe("router, policy", function()
         end)
     end
 
+    -- How often a sticky request makes a request object, or a copy of its session.
+    local COUNTED = [[
+        local request = require "resty.mooring.request"
+        local storage = require "resty.mooring.local_storage"
+        local function counted(module, name, note)
+            local fn = module[name]
+            module[name] = function(...)
+                ngx.shared.notes:incr(note, 1, 0)
+                return fn(...)
+            end
+        end
+        counted(request, "current", "requests")
+        counted(storage, "load", "loads")
+    ]]
+
+    local function cost_of_calls(policy)
+        local opts = with_notes()
+        opts.before = COUNTED
+        start(policy, opts)
+        local id = web:open()
+        local before = notes()
+        for _ = 1, 5 do
+            assert.equal(200, web:call(id).status)
+        end
+        local after = notes()
+        return (after.requests or 0) - (before.requests or 0),
+            (after.loads or 0) - (before.loads or 0)
+    end
+
+    it("without key and admit is not in the way of a sticky request", function()
+        assert.same({ 0, 0 }, { cost_of_calls '"round_robin"' })
+        assert.same({ 0, 0 }, { cost_of_calls [[{ route = function() end,
+            on_bind = function() end, on_evict = function() end,
+            on_unreachable = function() end }]] })
+        assert.same({ 5, 5 }, { cost_of_calls "{ admit = function() end }" })
+    end)
+
     it("that fails is counted and logged, with nginx.conf's line, in each function", function()
         start(policy_of 'error("oops")', { options = MCP })
         a_life(web)
@@ -288,7 +320,6 @@ describe("router, policy", function()
             opts.headers = { ["X-User"] = user }
             return assert(web:request(opts))
         end
-
         it("refuses every kind of request, as if there were no such session", function()
             start(ADMIT)
             local id = web:open { headers = { ["X-User"] = "ann" } }
@@ -444,61 +475,12 @@ describe("router, policy", function()
         it("keeps a session that its backend does not know", function()
             start(KEEP, with_notes())
             local id = web:open()
-            proxy.rule(owner(id), { status = 404, body = "not yet" })
+            proxy.rule(owner(id), { status = 404 })
             assert.equal(404, web:call(id, { headers = { ["X-User"] = "ann" } }).status)
             servers.wait_for(function() return notes().seen end, 5, "the call")
             assert.same({ id, "POST", "/mcp", "ann", id }, cjson.decode(notes().seen))
             assert.equal(200, web:call(id).status)
             assert.equal(0, web:stats().results.forgotten)
-        end)
-    end)
-
-    -- ----------------------------------------------------------- on_evict --
-
-    describe("on_evict", function()
-        local EVICT = [[{ on_evict = function(session, reason)
-            ngx.shared.notes:set(session.id, reason .. " " .. session.metadata.backend_url)
-        end }]]
-
-        it("is told of a session that its client has ended", function()
-            start(EVICT, with_notes())
-            local id = web:open()
-            web:delete(id)
-            assert.same({ [id] = "deleted " .. owner(id).url }, notes())
-        end)
-
-        it("is told of sessions that expire, without any traffic", function()
-            start(EVICT, with_notes "session_ttl = 1,")
-            local id = web:open()
-            local opened = os.time()
-            servers.wait_for(function() return notes()[id] end, 10, "the hook")
-            assert.equal("expired " .. owner(id).url, notes()[id])
-            assert.is_true(os.time() - opened >= 1)
-        end)
-
-        it("is told of sessions in a storage that was made elsewhere", function()
-            local opts = with_notes "storage = storage,"
-            opts.before = [[storage = require("resty.mooring.local_storage").new {
-                name = "own", max_entries = 1, full = "evict" }]]
-            start(EVICT, opts)
-            local first = web:open()
-            web:open()
-            assert.same({ [first] = "capacity " .. owner(first).url }, notes())
-        end)
-
-        it("is not called by a storage that cannot, which is said", function()
-            local opts = with_notes "storage = storage,"
-            opts.before = [[local own = require("resty.mooring.local_storage").new {
-                    name = "wrapped", max_entries = 10 }
-                storage = {}
-                for _, name in ipairs { "store", "load", "delete", "delete_expired", "close" } do
-                    storage[name] = function(_, ...) return own[name](own, ...) end
-                end]]
-            start(EVICT, opts)
-            local id = web:open()
-            assert.equal(200, web:delete(id).status)
-            assert.same({}, notes())
-            assert.matches("on_evict of the policy will not be called", web:error_log())
         end)
     end)
 
