@@ -13,6 +13,7 @@
 local bit = require "bit"
 local cjson = require "cjson.safe"
 local ffi = require("resty.mooring.ffi").ffi
+local memo = require "resty.mooring.policy.memo"
 
 local band = bit.band
 local bor = bit.bor
@@ -29,7 +30,7 @@ local MAX_TOKEN = 16384 -- bytes; longer ones are not looked into
 -- A client sends the same token with each request, and reading one takes tens
 -- of microseconds: a reader remembers some.
 local MAX_REMEMBERED = 4096 -- bytes of a header
-local GENERATION = 200 -- headers; it holds at most two generations
+local REMEMBERED = 200 -- headers, see resty.mooring.policy.memo
 
 local buffer = ffi.new("uint8_t[?]", MAX_TOKEN)
 
@@ -97,22 +98,19 @@ end
 -- @return function(authorization), as claim(authorization, name) but quicker
 --         when it is asked again
 function _M.reader(name)
-    local young, old, room = {}, {}, GENERATION
+    local get, set = memo.new(REMEMBERED)
     return function(authorization)
-        local value = young[authorization or ""]
-        if value ~= nil then
-            return value or nil
+        if type(authorization) ~= "string" then
+            return nil
         end
-        value = old[authorization or ""] or _M.claim(authorization, name)
-        if type(authorization) == "string"
-           and #authorization <= MAX_REMEMBERED
-        then
-            if room == 0 then
-                young, old, room = {}, young, GENERATION
+        local value = get(authorization)
+        if value == nil then
+            value = _M.claim(authorization, name) or false
+            if #authorization <= MAX_REMEMBERED then
+                set(authorization, value)
             end
-            young[authorization], room = value or false, room - 1
         end
-        return value
+        return value or nil
     end
 end
 
