@@ -20,9 +20,9 @@ describe("router, poisoned values in Redis:", function()
         redis = servers.redis()
         web = proxy.start { backends = { a }, workers = 2,
             options = ("storage = %q,"):format(redis.url) }
-        good = web:open()
         pids = web:worker_pids()
     end)
+    before_each(function() good = good or web:open() end)
     teardown(function() servers.stop_all() end)
 
     local function record(id, changes)
@@ -192,6 +192,82 @@ describe("router, poisoned values in Redis:", function()
             assert.is_nil(redis:log():find("SECURITY ATTACK", 1, true))
         end)
     end
+
+    describe("in the states of the backends:", function()
+        local STATES = "mooring:backends"
+
+        after_each(function() redis:cli("DEL", STATES) end)
+
+        -- A replica that knew nothing before, and one that goes on.
+        local function assert_served()
+            local fresh = proxy.start { backends = { a }, workers = 1,
+                options = ("storage = %q,"):format(redis.url) }
+            for _ = 1, 3 do
+                assert.equal(200, select(2, fresh:open()).status)
+            end
+            assert.equal(200, fresh:call(good).status)
+            assert.is_nil(fresh:error_log():find("attempt to", 1, true))
+            fresh:stop()
+            assert_good_one_works()
+            assert_no_harm()
+        end
+
+        for what, value in pairs {
+            ["no JSON"] = "x", ["nothing"] = "", ["an array"] = "[]",
+            ["null"] = "null", ["a number"] = "1e308", ["a NUL"] = "\\0",
+            ["nesting"] = ("["):rep(10000),
+            ["an unknown state"] = '{"state":"evil","incarnation":0,"revision":9}',
+            ["a state that is a table"] = '{"state":{},"incarnation":0,"revision":9}',
+            ["a state that leaves its text"] =
+                '{"state":"up\\",\\"x\\":\\"","incarnation":0,"revision":9}',
+            ["numbers that are texts"] = '{"state":"up","incarnation":"x","revision":"y"}',
+            ["negative numbers"] = '{"state":"up","incarnation":-5,"revision":-5}',
+            ["fractions"] = '{"state":"up","incarnation":0.5,"revision":0.5}',
+            ["no numbers"] = '{"state":"up"}',
+        } do
+            it(what, function()
+                redis:cli("HSET", STATES, a.url, value)
+                assert_served()
+            end)
+        end
+
+        it("another type", function()
+            redis:cli("RPUSH", STATES, "x")
+            assert_served()
+        end)
+
+        it("backends that nobody has configured, and very many of them", function()
+            redis:cli("EVAL", "for i = 1, 20000 do redis.call('HSET', KEYS[1], "
+                .. "'http://10.9.' .. i .. '.1:80', '{\"state\":\"up\",'"
+                .. " .. '\"incarnation\":1,\"revision\":1}') end", "1", STATES)
+            redis:cli("HSET", STATES, other.url,
+                '{"state":"up","incarnation":0,"revision":1}')
+            assert_served()
+        end)
+
+        it("another backend is not dialled for its state", function()
+            redis:cli("HSET", STATES, other.url,
+                '{"state":"up","incarnation":3,"revision":1}')
+            set("poisoned-state", text("poisoned-state",
+                { metadata = { backend_url = other.url .. "#3" } }))
+            assert_unusable("poisoned-state")
+        end)
+
+        it("a number of incarnations there cannot be", function()
+            for _, n in ipairs { "1e308", "9007199254740993", "99999999999999999999",
+                                 "1e999", "NaN", '"nan"', '"inf"', "-1e999" } do
+                redis:cli("HSET", STATES, a.url,
+                    '{"state":"up","incarnation":' .. n .. ',"revision":' .. n .. "}")
+                local fresh = proxy.start { backends = { a }, workers = 1,
+                    options = ("storage = %q, name = %q"):format(redis.url, n) }
+                local id, opened = fresh:open()
+                assert.equal(200, opened.status)
+                assert.equal(200, fresh:call(id).status)
+                assert.is_nil(fresh:error_log():find("attempt to", 1, true))
+                fresh:stop()
+            end
+        end)
+    end)
 
     it("a megabyte beside a good URL, which is served", function()
         local metadata = { backend_url = a.url }

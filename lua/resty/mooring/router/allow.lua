@@ -43,8 +43,9 @@ end
 -- @param allow the option: array of URLs, function(url), or nil
 -- @param dict ngx.shared dictionary or nil
 -- @param prefix of the keys
-function _M.new(allow, dict, prefix)
-    local self = { members = {}, listed = {}, memory = dict,
+-- @param on_new function(): there is a backend that has never been one
+function _M.new(allow, dict, prefix, on_new)
+    local self = { members = {}, listed = {}, memory = dict, on_new = on_new,
                    prefix = prefix .. ":allow:" }
     if type(allow) == "function" then
         self.ask = allow
@@ -60,14 +61,16 @@ end
 
 
 ---
--- Remembers a backend for the life of this nginx.
+-- Remembers a backend for the life of this nginx, and tells of a new one.
 function _M.remember(self, url)
     if not self.memory then
         return
     end
     -- Never at the cost of another entry.
-    local ok, err = self.memory:safe_set(self.prefix .. url, true)
-    if not ok then
+    local ok, err = self.memory:safe_add(self.prefix .. url, true)
+    if ok then
+        self.on_new()
+    elseif err ~= "exists" then
         log.warn_limited("allow full", "lua_shared_dict mooring is full: the ",
                          "sessions of a backend that leaves the list will be ",
                          "refused: ", err)

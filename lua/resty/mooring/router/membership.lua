@@ -62,6 +62,7 @@ local function open_states(self, storage)
         return type(storage.is_coherent) == "function"
                and storage:is_coherent()
     end
+    opts.may_concern = function(url) return self.allow:permits(url) end
     return replicated.new(opts)
 end
 
@@ -98,7 +99,9 @@ function _M.new(opts)
         version = nil,   -- that this worker has adopted
         recheck_at = huge,
     }, mt)
-    self.allow = allow.new(opts.allow, self.dict, self.name)
+    self.allow = allow.new(opts.allow, self.dict, self.name, function()
+        self.states:expire()
+    end)
     self.states = open_states(self, opts.storage)
     self.health = healths.new {
         dict = self.dict, prefix = self.name, max_fails = opts.max_fails,

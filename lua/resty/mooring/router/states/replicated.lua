@@ -31,6 +31,10 @@
 --     failover): sessions dropped long ago would be honoured again. `revision`
 --     counts the changes of a backend: whoever knows a higher one than Redis
 --     keeps that, and writes it back. An incarnation never goes back here.
+--   * The hash holds what nobody here asked for: others may write to it, too.
+--     Only backends that may be dialled are taken from it, so that it is as
+--     bounded as they are, and only numbers there can be. A backend that comes
+--     later is a reason to read again, see expire().
 --   * Two operators: the script is atomic, drops add up, the last state stays.
 --   * Whoever asked for a change is killed, or has no answer in time: then it
 --     has happened or not, which the error says.
@@ -58,17 +62,23 @@ local mt = { __index = _M }
 local POLL = 0.25    -- seconds between two reads while nothing is pushed
 local PATIENCE = 1   -- seconds a request waits for a read
 local RETRY = 1000   -- ms after a read that failed
+local MAX = 2^53     -- of numbers
 
 local STATES = { up = true, draining = true, down = true }
 
 -- KEYS[1] the hash; ARGV: URL, change ("" to write back what is known), what
 -- the caller knows as JSON. Returns the new value.
 local CHANGE = [[
+local function count(v)
+  v = tonumber(v) or 0
+  return v >= 0 and v < 2^53 and v % 1 == 0 and v or 0
+end
 local function read(text)
   local ok, v = pcall(cjson.decode, text or '')
   v = ok and type(v) == 'table' and v or {}
-  return { state = v.state or 'up', revision = tonumber(v.revision) or 0,
-           incarnation = tonumber(v.incarnation) or 0 }
+  local known = v.state == 'draining' or v.state == 'down'
+  return { state = known and v.state or 'up', revision = count(v.revision),
+           incarnation = count(v.incarnation) }
 end
 local url, change = ARGV[1], ARGV[2]
 local there = redis.call('HGET', KEYS[1], url)
@@ -93,7 +103,8 @@ return text
 ---
 -- @param opts { dict = ngx.shared dictionary, prefix = of its keys,
 --        board = resty.mooring.board, is_watched = function(): are changes
---        pushed?, on_change = function() }
+--        pushed?, may_concern = function(url): could it be a backend of ours?,
+--        on_change = function() }
 function _M.new(opts)
     local prefix = opts.prefix .. ":states:"
     opts.dict:safe_add(prefix .. "wanted", 0) -- never pushed out
@@ -104,6 +115,7 @@ function _M.new(opts)
         poll_key = prefix .. "poll",
         board = opts.board,
         is_watched = opts.is_watched,
+        may_concern = opts.may_concern,
         on_change = opts.on_change,
         known = {},     -- URL -> { state, incarnation, revision }
         text = nil,     -- of the dictionary, that known was taken from
@@ -116,13 +128,19 @@ end
 
 -- ------------------------------------------------------------- knowledge --
 
+local function count_of(value)
+    local n = tonumber(value) or 0
+    return n >= 0 and n < MAX and n % 1 == 0 and n or 0
+end
+
+
 local function read_value(text)
     local value = type(text) == "string" and cjson.decode(text)
     value = type(value) == "table" and value or {}
     return {
         state = STATES[value.state] and value.state or "up",
-        incarnation = max(0, tonumber(value.incarnation) or 0),
-        revision = tonumber(value.revision) or 0,
+        incarnation = count_of(value.incarnation),
+        revision = count_of(value.revision),
     }
 end
 
@@ -226,7 +244,9 @@ end
 local function take_in(self, fields, as_of)
     local values = {}
     for url, text in pairs(fields) do
-        values[url] = read_value(text)
+        if self.known[url] or self.may_concern(url) then
+            values[url] = read_value(text)
+        end
     end
     self:adopt()
     merge(self.known, values)
@@ -325,6 +345,15 @@ function _M.doubt(self)
     if not is_under_way(self) then
         read(self)
     end
+end
+
+
+---
+-- There are backends that were none when the hash was read. Does not wait, and
+-- reads nothing: the next decision does.
+function _M.expire(self)
+    self.dict:incr(self.wanted_key, 1, 0)
+    self.doubted = true
 end
 
 

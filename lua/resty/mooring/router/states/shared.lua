@@ -100,7 +100,7 @@ local function nothing()
 end
 
 -- There is nothing to read, and nobody else who might have changed anything.
-_M.settle, _M.doubt, _M.tick = nothing, nothing, nothing
+_M.settle, _M.doubt, _M.expire, _M.tick = nothing, nothing, nothing, nothing
 
 
 return _M
