@@ -316,6 +316,33 @@ describe("router, states of backends on two replicas", function()
             cjson.decode(redis:cli("HGET", "mooring:backends", a.url)))
     end)
 
+    it("are those said before a backend was one of this replica's", function()
+        local list = servers.tmpdir() .. "/list.lua"
+        servers.write_file(list, ("return { %q }"):format(a.url))
+        local late = proxy.start {
+            workers = 2,
+            before = ("function listed() return dofile(%q) end"):format(list),
+            backends_lua = "listed",
+            options = ("backends_interval = 0.2, storage = %q,"):format(redis.url),
+        }
+        wait_for(function()
+            return late:stats().storage.coherence.coherent
+        end, 5, "coherence")
+        local id = open_on(one, b).b
+        must(one, b, "drop")
+        must(one, b, "drain")
+        -- It has been told, and has no use for it.
+        eventually(two, b, "state", "draining")
+        servers.write_file(list, ("return { %q, %q }"):format(a.url, b.url))
+        wait_for(function() return state_of(late, b) end, 10, "the backend")
+        for _ = 1, 6 do
+            assert.equal("a", served_by(select(2, late:open())))
+        end
+        assert.equal(404, late:call(id).status)
+        eventually(late, b, "incarnation", 1)
+        late:stop()
+    end)
+
     it("add up when two operators drop at once", function()
         local asked = {}
         for i = 1, 20 do
