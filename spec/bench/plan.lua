@@ -5,9 +5,19 @@
 
 local quick = (os.getenv("QUICK") or "") ~= ""
 
+-- SIZES=1000,10000
+local function chosen_sizes()
+    local list = {}
+    for size in (os.getenv("SIZES") or ""):gmatch("[^,%s]+") do
+        list[#list + 1] = assert(tonumber(size), "SIZES must be numbers")
+    end
+    return list[1] and list
+end
+
 return {
     quick = quick,
-    sizes = quick and { 1000, 10000, 100000 } or { 1000, 10000, 100000, 1000000 },
+    sizes = chosen_sizes() or quick and { 1000, 10000, 100000 }
+        or { 1000, 10000, 100000, 1000000 },
     core_rounds = quick and 1 or 3,     -- processes of c/bench/bench_cache.c
     launches = quick and 1 or 3,        -- of the processes of each size below 1 M
     large_launches = 1,                 -- and at 1 M, where it takes a minute
