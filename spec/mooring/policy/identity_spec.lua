@@ -33,7 +33,11 @@ describe("resty.mooring.policy.identity", function()
         local s = bound(p, by "ann")
         assert.is_true(p.admit(s, by "ann"))
         for _, other in ipairs { "bob", "an", "ann ", "Ann", "annn", "nobody" } do
-            assert.is_false(p.admit(s, by(other)))
+            -- and does not get used to who tries again
+            for _ = 1, 3 do
+                assert.is_false(p.admit(s, by(other)))
+            end
+            assert.is_true(p.admit(s, by "ann"))
         end
         assert.is_false(p.admit(s, by(nil)))
         assert.is_false(p.admit(s, by ""))
@@ -74,6 +78,29 @@ describe("resty.mooring.policy.identity", function()
             local s = session.new("s1", { metadata = { owner = owner or nil } })
             assert.is_false(p.admit(s, by "ann"))
             assert.is_false(p.admit(s, by(nil)))
+        end
+    end)
+
+    it("refuses an owner that only begins with the right digest", function()
+        local p = policy()
+        local s = bound(p, by "ann")
+        local owner = s:get_metadata("owner")
+        for _, other in ipairs { owner .. "0", owner:sub(1, -2), owner:upper() .. " " } do
+            s:set_metadata("owner", other)
+            assert.is_false(p.admit(s, by "ann"))
+        end
+    end)
+
+    it("knows more sessions than it remembers", function()
+        local p, sessions = policy(), {}
+        for i = 1, 4500 do
+            sessions[i] = bound(p, by("user" .. i), "s" .. i)
+        end
+        for _ = 1, 2 do
+            for i = 1, 4500 do
+                assert(p.admit(sessions[i], by("user" .. i)))
+                assert(not p.admit(sessions[i], by("user" .. i + 1)))
+            end
         end
     end)
 

@@ -34,22 +34,20 @@ local REMEMBERED = 200 -- headers, see resty.mooring.policy.memo
 
 local buffer = ffi.new("uint8_t[?]", MAX_TOKEN)
 
-local VALUES = ffi.new("int8_t[256]", -1)
+local VALUES = ffi.new("uint8_t[256]")
 for place, letter in ("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
                       .. "0123456789-_"):gmatch("()(.)") do
     VALUES[byte(letter)] = place - 1
 end
 
 
--- base64url without padding; nil if it is none.
+-- base64url without padding.
+-- @param text of letters of base64url
+-- @return string, nil if the length is impossible
 local function decode(text)
     local held, bits, n = 0, 0, 0
     for i = 1, #text do
-        local value = VALUES[byte(text, i)]
-        if value < 0 then
-            return nil
-        end
-        held, bits = bor(lshift(held, 6), value), bits + 6
+        held, bits = bor(lshift(held, 6), VALUES[byte(text, i)]), bits + 6
         if bits >= 8 then
             bits = bits - 8
             buffer[n], n = band(rshift(held, bits), 255), n + 1
