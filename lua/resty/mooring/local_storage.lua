@@ -163,7 +163,8 @@ local function times_of(self, s)
 end
 
 
-local function put(self, s, flags)
+-- Each put is a change that ends the tokens of others: update_if relies on it.
+local function put(self, s, flags, token)
     if self.closed then
         return closed()
     end
@@ -177,10 +178,13 @@ local function put(self, s, flags)
     end
 
     keep_house(self)
-    local rc = self.cache:put(s.id, text, flags + self.put_flags,
-                              times_of(self, s), nil, s)
+    local rc = self.cache:put(s.id, text,
+                              flags + self.put_flags + cache.PUT_BUMP,
+                              times_of(self, s), token, s)
     if rc == 0 then
         return true
+    elseif rc == cache.CHANGED then
+        return false
     end
     if rc == -3 then
         log.warn_limited("full", "the local storage is full of sessions in ",
@@ -248,13 +252,8 @@ function _M.delete(self, id)
 end
 
 
----
--- Deletes a session only while it is still as it was seen.
--- @param id string
--- @param seen session as returned by load
--- @return true when it was deleted, false when it is another one by now or
---         gone; or nil, message, code
-function _M.remove_if(self, id, seen)
+-- Is a session still as it was seen?
+local function is_as_seen(self, id, seen)
     local current, err, code = _M.peek(self, id)
     if not current then
         if code == errors.NOT_FOUND then
@@ -265,7 +264,50 @@ function _M.remove_if(self, id, seen)
     if current._record ~= (seen._record or encode(seen)) then
         return false
     end
-    local removed, busy = self.cache:remove_ref(current._ref, cache.DELETED)
+    return true, current._ref
+end
+
+
+---
+-- Overwrites a session only while it is still as it was seen.
+-- @param s session
+-- @param seen session of that id as returned by load
+-- @return true, false when it is another one by now or gone; or nil, message,
+--         code as store
+function _M.update_if(self, s, seen)
+    local wrong = not self.closed and check_session(self, s)
+    if wrong then
+        return nil, wrong, errors.INVALID
+    end
+    -- The token may die for another id's sake: then the session is still as it
+    -- was, and all begins anew.
+    while true do
+        local token = not self.closed and self.cache:token(s.id)
+        local same, err, code = is_as_seen(self, s.id, seen)
+        if not same then
+            return same, err, code
+        end
+        local ok
+        ok, err, code = put(self, s, cache.PUT_PRESENT + cache.PUT_TOKEN, token)
+        if ok ~= false then
+            return ok, err, code
+        end
+    end
+end
+
+
+---
+-- Deletes a session only while it is still as it was seen.
+-- @param id string
+-- @param seen session as returned by load
+-- @return true when it was deleted, false when it is another one by now or
+--         gone; or nil, message, code
+function _M.remove_if(self, id, seen)
+    local same, ref, code = is_as_seen(self, id, seen)
+    if not same then
+        return same, ref, code
+    end
+    local removed, busy = self.cache:remove_ref(ref, cache.DELETED)
     if busy then
         return cache.failure(-4)
     end

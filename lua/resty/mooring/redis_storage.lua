@@ -55,6 +55,11 @@ local HEADROOM = 1.5 -- written with this many times the ttl
 local REMOVE_IF = "if redis.call('GET',KEYS[1])==ARGV[1] then "
                   .. "return redis.call('DEL',KEYS[1]) end return 0"
 
+-- Sets KEYS[1] to ARGV[2] for ARGV[3] ms when it still holds ARGV[1].
+local UPDATE_IF = "if redis.call('GET',KEYS[1])==ARGV[1] then "
+                  .. "redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1 "
+                  .. "end return 0"
+
 
 local function check_url(value)
     if type(value) ~= "string" then
@@ -392,6 +397,43 @@ function _M.delete(self, id)
 end
 
 
+-- The record as it was seen.
+local function seen_text(seen)
+    if seen._record then
+        return seen._record
+    end
+    return encode(seen)
+end
+
+
+---
+-- Overwrites a session only while its record is still the one that was seen.
+-- @param s session
+-- @param seen session of that id as returned by load
+-- @return true, false when there is another one by now or none; or nil,
+--         message, code as store
+function _M.update_if(self, s, seen)
+    local command, err, code = set_command(self, s, nil, 3)
+    if not command then
+        return nil, err, code
+    end
+    local text
+    text, err, code = seen_text(seen)
+    if not text then
+        return nil, err, code
+    end
+    local reply
+    reply, err, code = run_one(self, "update the session", "EVAL", UPDATE_IF,
+                               "1", command[2], text, command[3], command[5])
+    if reply == nil then
+        return nil, err, code
+    elseif type(reply) ~= "number" then
+        return unexpected("update the session")
+    end
+    return reply == 1
+end
+
+
 ---
 -- Deletes a session only while its record is still the one that was seen.
 -- @param id string
@@ -403,12 +445,10 @@ function _M.remove_if(self, id, seen)
     if code then
         return nil, err, code
     end
-    local text = seen._record
+    local text
+    text, err, code = seen_text(seen)
     if not text then
-        text, err, code = encode(seen)
-        if not text then
-            return nil, err, code
-        end
+        return nil, err, code
     end
     local reply
     reply, err, code = run_one(self, "remove the session", "EVAL", REMOVE_IF,

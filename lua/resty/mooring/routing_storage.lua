@@ -384,16 +384,41 @@ local function emulate(self, s, method)
 end
 
 
-local function write_remote(self, s, method)
+-- Is the remote's session as it was seen? For remotes that cannot compare and
+-- act in one step.
+local function is_as_seen(self, id, seen)
+    local current, err, code = self.remote:load(id)
+    if not current then
+        if code == NOT_FOUND then
+            return false
+        end
+        return nil, err, code
+    end
+    return encode(current) == encode(seen)
+end
+
+
+local function emulate_update_if(self, s, seen)
+    local same, err, code = is_as_seen(self, s.id, seen)
+    if not same then
+        return same, err, code
+    end
+    return self.remote:store(s)
+end
+
+
+local function write_remote(self, s, method, seen)
     local remote = self.remote
     if type(remote[method]) == "function" then
-        return remote[method](remote, s)
+        return remote[method](remote, s, seen)
+    elseif seen then
+        return emulate_update_if(self, s, seen)
     end
     return emulate(self, s, method)
 end
 
 
-local function write(self, s, method)
+local function write(self, s, method, seen)
     if type(s) ~= "table" or type(s.id) ~= "string" then
         error("session must be a session", 2)
     end
@@ -412,12 +437,12 @@ local function write(self, s, method)
     local token = self.cache:token(id)
     local asked = clock()
     local ok
-    ok, err, code = write_remote(self, s, method)
+    ok, err, code = write_remote(self, s, method, seen)
     if not ok then
         if not self.closed then
             self.cache:invalidate(id, QUIETLY)
         end
-        return nil, err, code
+        return ok, err, code
     end
 
     local left = self.tells_expiry and self.remote:lifetime(s)
@@ -548,17 +573,22 @@ end
 
 
 local function emulate_remove_if(self, id, seen)
-    local current, err, code = self.remote:load(id)
-    if not current then
-        if code == NOT_FOUND then
-            return false
-        end
-        return nil, err, code
-    end
-    if encode(current) ~= encode(seen) then
-        return false
+    local same, err, code = is_as_seen(self, id, seen)
+    if not same then
+        return same, err, code
     end
     return self.remote:delete(id)
+end
+
+
+---
+-- Overwrites a session only while it is still as it was seen.
+-- @param s session
+-- @param seen session of that id as returned by load
+-- @return true, false when it is another one by now or gone; or nil, message,
+--         code as store
+function _M.update_if(self, s, seen)
+    return write(self, s, "update_if", seen)
 end
 
 
