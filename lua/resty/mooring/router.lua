@@ -30,6 +30,9 @@
 --                        "sse" in locations of the HTTP+SSE transport
 --                        (router/legacy.lua)
 --     $mooring_path      path of the request as it may be logged
+--     $mooring_session_id  what the backend calls the session
+--     $mooring_moves     how often the request was sent again to a backend that
+--                        has taken its session over (router/reinitialize.lua)
 --
 -- A request of a known session costs one look into the storage, one into a
 -- table of peers, and one call that counts it and tells whether that table is
@@ -58,6 +61,7 @@ local operators = require "resty.mooring.router.operators"
 local options = require "resty.mooring.options"
 local policy = require "resty.mooring.policy"
 local references = require "resty.mooring.router.reference"
+local reinitialize = require "resty.mooring.router.reinitialize"
 local requests = require "resty.mooring.router.requests"
 local script_counts = require "resty.mooring.router.script_counts"
 local scripts = require "resty.mooring.router.scripts"
@@ -184,10 +188,13 @@ function _M.new(opts)
         cors_origin = opts.cors_origin,
         counters = counters.new(dict, opts.name),
         requests = requests.new(),
+        moving = {}, -- see router/reinitialize.lua
         engine = policy.compile(opts.policy, 2),
     }, mt)
     self.script_counts = script_counts.new(dict, opts.name, self.engine)
     set_kind(self, opts)
+    self.serve = self.engine.watches_answers and reinitialize.carry
+                 or self.proxy
 
     self.hop = hop.new(opts.internal)
     self.storage = store.open(opts, scripts.on_evict(self))
@@ -291,6 +298,30 @@ end
 -- behind the access phase.
 function _M.session_id(self)
     return self.requests.ids[key_of()]
+end
+
+
+---
+-- The backend of a session cannot be connected to. Ends the request.
+-- @param peer as the session is bound to it
+function _M.gone(self, id, peer)
+    return unreachable.forget(self, id, peer)
+end
+
+
+---
+-- Lets another backend take a session over, and sends the request there.
+-- @param s the session as load has returned it
+-- @param gone URL of the backend it had
+function _M.reinitialize(self, id, s, gone)
+    return reinitialize.run(self, id, s, gone)
+end
+
+
+---
+-- Sends the request to where its session is by now.
+function _M.resend(self)
+    return reinitialize.resend(self)
 end
 
 

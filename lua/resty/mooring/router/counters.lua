@@ -27,6 +27,7 @@ local NAMES = {
     "not_allowed",    -- bound to what may not be dialled
     -- events
     "forgotten",      -- bindings removed since their backend is gone
+    "reinitialized",  -- sessions another backend has taken over
     "ended",          -- bindings removed since their stream has ended
     "refused",        -- sessions that a policy did not admit a request to
     "foreign_ids",    -- response headers Mcp-Session-Id that were taken away

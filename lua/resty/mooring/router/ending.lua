@@ -21,16 +21,6 @@ local function has_ended(status)
 end
 
 
--- The backend may not take the occasion to hand out another id.
-local function keep_own_id(router, answer, id)
-    local values = answer.headers["mcp-session-id"]
-    if values and not (#values == 1 and values[1] == id) then
-        answer.headers["mcp-session-id"] = nil
-        router.counters:add("foreign_ids")
-    end
-end
-
-
 local function carry(router, id, peer)
     local url = peer.url
     local body = answers.body()
@@ -38,7 +28,8 @@ local function carry(router, id, peer)
         return ngx.exit(ngx.HTTP_REQUEST_ENTITY_TOO_LARGE)
     end
     ngx.var.mooring_backend = url
-    local answer, err, outcome = router.hop:open(hop.request(body, id), url)
+    local answer, err, outcome = router.hop:open(
+        hop.request(body, peer.session_id or id), url)
     if answer then
         return answer
     end
@@ -85,7 +76,7 @@ function _M.run(router, id)
     else
         router:note("bound")
     end
-    keep_own_id(router, answer, id)
+    hop.own_id(router, answer, id, peer.session_id)
     return hop.pass(answer)
 end
 

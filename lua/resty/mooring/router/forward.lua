@@ -56,6 +56,9 @@ function _M.send(router, var, peer, id)
     peers[request] = peer
     under_way.ids[request] = id
     var.mooring_backend = peer.url
+    if peer.session_id then
+        var.mooring_session_id = peer.session_id
+    end
     if peer.upstream then
         return use_upstream(router, var, peer)
     end

@@ -96,7 +96,8 @@ end
 -- What can be said of the client's request before a backend is chosen.
 -- @param body string
 -- @param session_id the value of Mcp-Session-Id for the backend, or nil
--- @return table for open(); may be used several times
+-- @return table for open(); may be used several times. Its field `timeout`, ms
+--         between two parts of the answer, is for the caller to set
 function _M.request(body, session_id)
     local var = ngx.var
     return {
@@ -115,9 +116,9 @@ function _M.request(body, session_id)
 end
 
 
-local function connect(address)
+local function connect(address, timeout)
     local sock = ngx.socket.tcp()
-    sock:settimeouts(CONNECT_TIMEOUT, SEND_TIMEOUT, READ_TIMEOUT)
+    sock:settimeouts(CONNECT_TIMEOUT, SEND_TIMEOUT, timeout or READ_TIMEOUT)
     local ok, err = sock:connect(address)
     if not ok then
         return nil, "could not connect to the internal server at " .. address
@@ -142,7 +143,7 @@ end
 
 
 local function exchange(self, request, url)
-    local sock, err = connect(self.address)
+    local sock, err = connect(self.address, request.timeout)
     if not sock then
         return nil, err
     end
@@ -246,6 +247,22 @@ function _M.pass(answer)
     local complete = copy_body(answer, length)
     answer.sock:close()
     return ngx.exit(complete and ngx.HTTP_OK or ngx.ERROR)
+end
+
+
+---
+-- Gives an answer the session id that its client knows; any other is none of
+-- the client's business.
+-- @param id the client's
+-- @param there the id of the session at the backend, nil: the same
+function _M.own_id(router, answer, id, there)
+    local values = answer.headers["mcp-session-id"]
+    if values and #values == 1 and values[1] == (there or id) then
+        values[1] = id
+    elseif values then
+        answer.headers["mcp-session-id"] = nil
+        router.counters:add("foreign_ids")
+    end
 end
 
 

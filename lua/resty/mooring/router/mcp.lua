@@ -66,7 +66,7 @@ function _M.access(router, var)
     end
     local reference, err, code = router.resolve_session(router.storage, id)
     if reference then
-        if router:proxy(var, id, reference, code) ~= "dropped" then
+        if router.serve(router, var, id, reference, code) ~= "dropped" then
             return
         end
         code = errors.NOT_FOUND
@@ -79,9 +79,14 @@ end
 
 
 -- Clients adopt a session id from any response that has one.
-local function take_away_id(router)
+local function put_right(router, id, given)
     if ngx.var.mooring_role == "internal" or ngx.ctx.mooring_carried then
         return -- on its way to the router, or bound by it
+    end
+    local peer = id and router.requests:peer()
+    if peer and given == peer.session_id then
+        ngx.header["Mcp-Session-Id"] = id -- it goes by another id there
+        return
     end
     ngx.header["Mcp-Session-Id"] = nil
     router.counters:add("foreign_ids")
@@ -103,7 +108,7 @@ end
 function _M.header_filter(router, id)
     local given = ngx.header["Mcp-Session-Id"]
     if given ~= nil and given ~= id then
-        take_away_id(router)
+        put_right(router, id, given)
     end
     if id and ngx.status == 404 then
         backend_knows_it_not(router, id)

@@ -15,6 +15,7 @@
 -- nothing behind but counts.
 
 local errors = require "resty.mooring.errors"
+local replay = require "resty.mooring.router.replay"
 local request = require "resty.mooring.request"
 
 local ngx = ngx
@@ -150,13 +151,30 @@ end
 
 
 ---
--- Is a session to be forgotten whose backend is unreachable?
+-- What becomes of a session whose backend is unreachable?
+-- @param req nil: that of the current request
+-- @return "forget", "keep" or "reinitialize"
+function _M.verdict(router, session, req)
+    local engine = router.engine
+    if not engine.has.on_unreachable then
+        return "forget"
+    end
+    local verdict = engine:on_unreachable(session, req or _M.request(router))
+    if verdict == "reinitialize" and not replay.body_of(session) then
+        return "forget"
+    end
+    return verdict
+end
+
+
+---
+-- Is a session to be forgotten for which a client has got a 404? One that can
+-- be reinitialized before the next client sees a 404 is not.
 -- @param req nil: that of the current request
 function _M.forgets(router, session, req)
-    local engine = router.engine
-    return not engine.has.on_unreachable
-           or engine:on_unreachable(session, req or _M.request(router))
-              ~= "keep"
+    local verdict = _M.verdict(router, session, req)
+    return verdict == "forget"
+           or verdict == "reinitialize" and not router.engine.watches_answers
 end
 
 

@@ -75,7 +75,7 @@ end
 
 ---
 -- Forgets a binding whose backend cannot be connected to, and ends the request
--- as one for an unknown session.
+-- as one for an unknown session; unless a policy will have it otherwise.
 -- @param peer as the session is bound to it
 function _M.forget(router, id, peer)
     local url = peer.url
@@ -85,11 +85,22 @@ function _M.forget(router, id, peer)
         return router:refuse("unreachable")
     end
     router.set.health:failed(url)
+    local seen, verdict = nil, nil
     local forgotten, err = binding.forget(router, id, peer.reference,
                                           function(s)
-        return scripts.forgets(router, s)
+        seen, verdict = s, scripts.verdict(router, s)
+        if verdict == "reinitialize" and ngx.req.get_method() == "DELETE" then
+            verdict = "forget" -- it ends anyway
+        end
+        return verdict == "forget"
     end)
-    if forgotten == nil then
+    if verdict == "reinitialize" then
+        return router:reinitialize(id, seen, url)
+    elseif forgotten == false and not seen
+           and router.engine.has.on_unreachable
+    then
+        return router:resend() -- somebody has reinitialized it
+    elseif forgotten == nil then
         log.warn_limited("forget", "could not forget the session ", log.id(id),
                          " whose backend ", url, " is unreachable: ", err)
         return router:refuse("unavailable")

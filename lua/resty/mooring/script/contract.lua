@@ -26,7 +26,9 @@ local FUNCTIONS = { "key", "admit", "route", "on_bind", "on_evict",
                     "on_unreachable" }
 _M.FUNCTIONS = FUNCTIONS
 
-local FIELDS = { name = "string", start = "function" }
+-- watches_answers: see router/reinitialize.lua
+local FIELDS = { name = "string", start = "function",
+                 watches_answers = "boolean" }
 for _, name in ipairs(FUNCTIONS) do
     FIELDS[name] = "function"
 end

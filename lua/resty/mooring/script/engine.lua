@@ -148,7 +148,8 @@ end
 
 ---
 -- @param entries see resty.mooring.script.source
--- @return engine with .has: table of function name to boolean
+-- @return engine with .has: table of function name to boolean, and
+--         .watches_answers: a policy wants to know of each 404 of a backend
 function _M.new(entries)
     local self = setmetatable({
         has = {}, chains = {}, slots = {}, fallback = round_robin.new(),
@@ -157,6 +158,10 @@ function _M.new(entries)
         add_chain(self, entries, name)
     end
     add_chain(self, entries, "start")
+    for _, entry in ipairs(entries) do
+        self.watches_answers = entry.policy.watches_answers
+                               or self.watches_answers
+    end
     return self
 end
 

@@ -32,7 +32,7 @@ local MODULES = "resty.mooring.policy."
 
 -- For the message; what counts is whether there is such a module.
 local BUILT_IN = { "round_robin", "least_sessions", "power_of_two",
-                   "rendezvous", "identity" }
+                   "rendezvous", "identity", "reinitialize" }
 
 
 -- ------------------------------------------------------------------ files --

@@ -1,0 +1,274 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- The policy "reinitialize": another backend takes over, the client keeps its
+-- id.
+
+local cjson = require "cjson"
+local proxy = require "support.proxy"
+local servers = require "support.servers"
+
+describe("router, re-initialisation", function()
+    local a, b, redis, one, two
+    local list = {}
+
+    local function start(policy, more)
+        local web = proxy.start {
+            backends = { a, b }, workers = 2,
+            options = ("storage = %q, policy = %s, max_fails = 0, %s"):format(
+                redis.url, policy or '"reinitialize"', more or ""),
+        }
+        list[#list + 1] = web
+        return web
+    end
+
+    setup(function()
+        a, b, redis = proxy.backend("a"), proxy.backend("b"), servers.redis()
+        one, two = start(), start()
+    end)
+    teardown(function() servers.stop_all() end)
+    before_each(function()
+        for _, backend in ipairs { a, b } do
+            backend:ask("start")
+            backend:ask("reset")
+        end
+    end)
+
+    -- A session and its backend, and the other one.
+    local function open(web, headers)
+        local id, answer = web:open { headers = headers }
+        assert.is_string(id)
+        local name = answer.headers["x-served-by"]
+        local mine = name == "a" and a or b
+        return id, mine, mine == a and b or a
+    end
+
+    local function called(answer, backend)
+        assert.equal(200, answer.status, answer.body)
+        assert.equal(backend.name, answer.headers["x-served-by"])
+        return cjson.decode(answer.body).count
+    end
+
+    local function reference(id)
+        local text = redis:cli("GET", "mooring:session:" .. id)
+        return text ~= "" and cjson.decode(text).metadata.backend_url or nil
+    end
+
+    it("moves a session whose backend is gone", function()
+        local id, mine, other = open(one, { Authorization = "old" })
+        assert.equal(1, called(one:call(id), mine))
+        mine:ask("stop")
+        local answer = one:call(id, { headers = { Authorization = "new" } })
+        assert.equal(1, called(answer, other)) -- what it had counted is lost
+        assert.equal(id, answer.headers["mcp-session-id"])
+
+        local seen = proxy.seen(other)
+        assert.equal(3, #seen)
+        local first, second, third = seen[1], seen[2], seen[3]
+        assert.equal(proxy.INITIALIZE, first.body)
+        assert.is_nil(first.headers["mcp-session-id"])
+        assert.is_nil(first.headers["mcp-protocol-version"])
+        assert.equal("application/json, text/event-stream",
+            first.headers.accept)
+        assert.matches("notifications/initialized", second.body, 1, true)
+        assert.equal(proxy.VERSION, second.headers["mcp-protocol-version"])
+        local there = second.headers["mcp-session-id"]
+        assert.is_not.equal(id, there)
+        assert.equal(proxy.CALL, third.body)
+        assert.equal(there, third.headers["mcp-session-id"])
+        for _, each in ipairs(seen) do
+            assert.equal("new", each.headers.authorization)
+            assert.equal("POST", each.method)
+            assert.equal("/mcp", each.url)
+        end
+        assert.equal(other.url .. "#;" .. there, reference(id))
+    end)
+
+    it("goes on with both ids, on any replica, to the end", function()
+        local id, mine, other = open(two)
+        mine:ask("stop")
+        for n = 1, 6 do
+            local answer = (n % 2 == 0 and one or two):call(id)
+            assert.equal(n, called(answer, other))
+            assert.equal(id, answer.headers["mcp-session-id"])
+        end
+        local before = #proxy.seen(other)
+        local ended = one:delete(id)
+        assert.equal(200, ended.status)
+        local seen = proxy.seen(other)
+        assert.equal(before + 1, #seen)
+        assert.equal("DELETE", seen[#seen].method)
+        assert.is_not.equal(id, seen[#seen].headers["mcp-session-id"])
+        assert.is_nil(reference(id))
+        assert.equal(404, two:call(id).status)
+        -- No id that is not the client's has reached a client or a log.
+        for _, web in ipairs(list) do
+            local log = servers.read_file(web.dir .. "/requests.log")
+            assert.is_nil(log:find("#;", 1, true))
+        end
+    end)
+
+    it("does it once for requests that notice at once", function()
+        for _ = 1, 3 do
+            local id, mine, other = open(one)
+            one:call(id)
+            two:call(id)
+            mine:ask("stop")
+            local calls = {}
+            for n = 1, 12 do
+                local web = n % 2 == 0 and one or two
+                local out = servers.tmpdir() .. "/out"
+                calls[n] = { out = out, process = servers.spawn { "curl", "-sS", "-H",
+                    "Mcp-Session-Id: " .. id, "-H",
+                    "MCP-Protocol-Version: " .. proxy.VERSION, "-H",
+                    "Content-Type: application/json", "-d", proxy.CALL,
+                    web.mcp, out = out } }
+            end
+            local counts = {}
+            for _, call in ipairs(calls) do
+                call.process:wait(20)
+                local body = cjson.decode(servers.read_file(call.out))
+                assert.equal(other.name, body.server)
+                counts[#counts + 1] = body.count
+            end
+            -- One session has seen all of them.
+            table.sort(counts)
+            assert.same({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }, counts)
+            local opened = 0
+            for _, each in ipairs(proxy.seen(other, "POST")) do
+                opened = opened + (each.body == proxy.INITIALIZE and 1 or 0)
+            end
+            -- Those that lost have ended theirs.
+            servers.wait_for(function()
+                return #proxy.seen(other, "DELETE") == opened - 1
+            end, 10, "the end of what was opened in vain")
+            mine:ask("start")
+            a:ask("reset")
+            b:ask("reset")
+        end
+    end)
+
+    it("moves a session its backend does not know any more", function()
+        local id, mine = open(one)
+        called(one:call(id), mine)
+        mine:ask("reset") -- as a restart
+        local answer = two:call(id)
+        assert.equal(200, answer.status)
+        assert.equal(id, answer.headers["mcp-session-id"])
+        assert.equal(1, cjson.decode(answer.body).count)
+        assert.equal(2, cjson.decode(one:call(id).body).count)
+    end)
+
+    it("moves it for a stream, too", function()
+        local id, mine, other = open(one)
+        mine:ask("stop")
+        local stream = one:stream { id = id }
+        stream:wait_for_head("HTTP/1.1 200")
+        assert.equal(1, other:ask({ op = "event", data = "here" }).streams)
+        stream:wait_for_body("data: here")
+        stream:stop()
+    end)
+
+    it("keeps the session while there is no other backend", function()
+        local id, mine, other = open(one)
+        mine:ask("stop")
+        other:ask("stop")
+        local answer = one:call(id)
+        assert.equal(503, answer.status)
+        assert.equal("1", answer.headers["retry-after"])
+        assert.equal(mine.url, reference(id))
+        other:ask("start")
+        called(one:call(id), other)
+    end)
+
+    it("forgets it when the other backend refuses", function()
+        for _, rule in ipairs {
+            { status = 400 },
+            { status = 200, body = "{}" }, -- no session
+            { headers = { ["mcp-session-id"] = "x-1" }, body = "{}" },
+            { headers = { ["mcp-session-id"] = "x-2" }, body =
+                '{"result":{"protocolVersion":"1999-01-01"}}' },
+            { headers = { ["mcp-session-id"] = "x-3",
+                ["content-type"] = "text/event-stream" }, body =
+                'data: {"error":{"code":1},"id":1}\n\n' },
+        } do
+            local id, mine, other = open(one)
+            mine:ask("stop")
+            rule.initialize = true
+            proxy.rule(other, rule)
+            assert.equal(404, one:call(id).status)
+            assert.is_nil(reference(id))
+            mine:ask("start")
+        end
+    end)
+
+    it("reads the result from an event stream that stays open", function()
+        local id, mine, other = open(one)
+        mine:ask("stop")
+        proxy.rule(other, { initialize = true, action = "stream",
+            headers = { ["mcp-session-id"] = "from-a-stream" },
+            body = ': hello\n\nevent: message\ndata: {"jsonrpc":"2.0","id":1,'
+                .. '"result":{"protocolVersion":"' .. proxy.VERSION
+                .. '"}}\n\n' })
+        proxy.rule(other, { times = 2, status = 202,
+            headers = { ["mcp-session-id"] = "from-a-stream" } })
+        local answer = one:call(id)
+        assert.equal(202, answer.status)
+        assert.equal(id, answer.headers["mcp-session-id"])
+    end)
+
+    it("does not touch a session it cannot open anew", function()
+        local web = start('require("resty.mooring.policy.reinitialize").new '
+            .. "{ max_body = 10 }")
+        local id, mine = open(web)
+        mine:ask("stop")
+        assert.equal(404, web:call(id).status)
+        assert.is_nil(reference(id))
+    end)
+
+    it("repeats nothing but an initialize, whatever the store says", function()
+        local id, mine, other = open(one)
+        local key = "mooring:session:" .. id
+        local session = cjson.decode(redis:cli("GET", key))
+        session.data.initialize = proxy.CALL
+        redis:cli("SET", key, cjson.encode(session))
+        mine:ask("stop")
+        assert.equal(404, one:call(id).status)
+        assert.equal(0, #proxy.seen(other))
+    end)
+
+    it("leaves 404s alone where it is told to", function()
+        local web = start('require("resty.mooring.policy.reinitialize").new '
+            .. "{ restarts = false }")
+        local id, mine, other = open(web)
+        mine:ask("stop")
+        called(web:call(id), other)
+        other:ask("reset")
+        assert.equal(404, web:call(id).status)
+        servers.wait_for(function() return not reference(id) end, 5,
+            "the session to be forgotten")
+    end)
+
+    it("is off unless it is asked for", function()
+        local web = start('"round_robin"')
+        local id, mine = open(web)
+        mine:ask("stop")
+        assert.equal(404, web:call(id).status)
+    end)
+
+    it("works in the replica's own memory, beside other policies", function()
+        local web = start([[{ "least_sessions", "reinitialize", {
+            on_bind = function(s, req) s.metadata.owner = req.headers.X_Owner end,
+            admit = function(s, req)
+                return s.metadata.owner == req.headers.X_Owner
+            end,
+        } }]], 'storage = "local",')
+        local headers = { ["X-Owner"] = "me" }
+        local id, mine, other = open(web, headers)
+        mine:ask("stop")
+        for n = 1, 4 do
+            assert.equal(n, called(web:call(id, { headers = headers }), other))
+        end
+        assert.equal(404, web:call(id).status)
+    end)
+end)
