@@ -10,7 +10,7 @@ describe("router, when a backend", function()
 
     setup(function()
         a, b = proxy.backend("a"), proxy.backend("b")
-        web = proxy.start { backends = { a, b } }
+        web = proxy.start { backends = { a, b }, options = "max_fails = 0," }
     end)
     teardown(function() servers.stop_all() end)
     before_each(function()
