@@ -215,6 +215,9 @@ describe("the README", function()
             assert.equal(there.out, table.concat(linked, "\n") .. "\n")
             for _, path in ipairs(linked) do
                 assert.not_equal("", servers.read_file((path:gsub("%.lua$", "_spec.lua"))))
+                local checked = with_make_env("MOORING_SECRET=sixteen-bytes-are-enough ZONE=east "
+                    .. [[luajit -e 'require("resty.mooring.policy").check("]] .. path .. [[")']])
+                assert.equal(path .. ": ok\n", checked.out .. checked.err)
             end
         end)
     end)
