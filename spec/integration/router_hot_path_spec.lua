@@ -13,7 +13,10 @@ local servers = require "support.servers"
 local LOOP = [[
   location = /loop {
     content_by_lua_block {
-      local RETRIED = { [6] = true, [8] = true, [9] = true, [10] = true, [13] = true, [14] = true }
+      -- It tries again from elsewhere: retry, leaving and inner loop, loop and call unroll
+      -- limit, down-recursion, return to a lower frame.
+      local RETRIED = { [6] = true, [8] = true, [9] = true, [10] = true, [13] = true, [14] = true,
+                        [16] = true }
       local traceinfo = require("jit.util").traceinfo
       local aborts, interpreted = {}, 0
 

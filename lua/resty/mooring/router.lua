@@ -435,14 +435,20 @@ end
 
 ---
 -- Looks at the head of a response. For header_filter_by_lua.
+--
+-- Where the id is a header, a request that has one is not of HTTP/0.9, and an
+-- answer that has a status is not, either: then there is no need to look, which
+-- is not compiled.
 function _M.header_filter(self)
-    local wrong = forward.wrong_answer()
-    if wrong then
-        return ngx.exit(wrong)
-    end
     local under_way = self.requests
     local request = key_of()
     local id = under_way.ids[request]
+    if not (id and self.mcp and ngx.status >= 200) then
+        local wrong = forward.wrong_answer()
+        if wrong then
+            return ngx.exit(wrong)
+        end
+    end
     self.protocol.header_filter(self, id)
     if id and is_stream(ngx.header.content_type) then
         under_way.streams[request] = id
