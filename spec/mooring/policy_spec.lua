@@ -177,6 +177,11 @@ describe("resty.mooring.policy", function()
                 message(policy.compile, { { rout = print } }))
         end)
 
+        it("refuses a list with a hole, as a name that is nil leaves it", function()
+            assert.matches("opts.policy must be an array without holes: entry 2 is nil",
+                message(policy.compile, { "round_robin", nil, {} }))
+        end)
+
         it("refuses a table that is a policy and a list", function()
             assert.matches('not both: "admit" is in a table that has entries',
                 message(policy.compile, { "round_robin", admit = function() end }))

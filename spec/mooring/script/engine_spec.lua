@@ -97,7 +97,9 @@ describe("resty.mooring.script.engine", function()
                 local function deep(x) return 1 + deep(x) end
                 local engine = compile { [name] = deep }
                 assert.equal(case.default, call(engine))
-                assert.matches("stack overflow", logged[1])
+                assert.matches("used%): spec/mooring/script/engine_spec.lua:%d+: ", logged[1])
+                assert.is_true(logged[1]:find("stack overflow") ~= nil
+                    or logged[1]:find("error in error handling") ~= nil)
             end)
 
             it("calls it with what the contract says, and no more", function()
@@ -239,6 +241,43 @@ describe("resty.mooring.script.engine", function()
                 assert.equal(B, engine:route(req, BOTH))
             end
             assert.same({ A, B }, BOTH)
+        end)
+
+        it("shows scripts all that a backend has, and takes no changes of it", function()
+            local list = { setmetatable({ url = "u", weight = 3 }, {
+                __index = function(_, name) return name == "inflight" and 7 or nil end }), B }
+            for _, field in ipairs { "weight", "url", "mine" } do
+                local shown
+                local engine, id = compile { route = function(_, backends)
+                    local one = backends[1]
+                    shown = { one.url, one.weight, one.inflight, one.mine }
+                    one[field] = "spoilt"
+                    return one
+                end }
+                assert.equal(list[1], engine:route(req, list))
+                assert.same({ "u", 3, 7, nil }, shown)
+                assert.equal(1, engine:stats()[id].route.errors)
+                assert.matches("a backend cannot be changed by a script", logged[#logged])
+            end
+            assert.same({ "u", 3 }, { list[1].url, list[1].weight })
+            assert.is_nil(rawget(list[1], "mine"))
+        end)
+
+        it("lets scripts remember and compare backends", function()
+            local last
+            local engine = compile { route = function(_, backends)
+                for _, backend in ipairs(backends) do
+                    if backend == last then
+                        return backend
+                    end
+                end
+                last = backends[2]
+                return last
+            end }
+            for _ = 1, 3 do
+                assert.equal(B, engine:route(req, BOTH))
+                collectgarbage()
+            end
         end)
 
         it("answers nothing, and asks nobody, when there is no backend", function()

@@ -28,16 +28,25 @@ local NOT_ADMITTED = "session not admitted"
 _M.NOT_ADMITTED = NOT_ADMITTED
 
 
+local function new_request(router, body)
+    local variable = router.id_variable
+    local id = variable and ngx.var[variable]
+    return request.current(id ~= "" and id or nil, body)
+end
+
+
 ---
 -- The request object of the current request; one for its access phase.
 -- @param body what the router has read of it, or nil
 function _M.request(router, body)
+    local has = router.engine.has
+    if not (has.key or has.admit or has.on_bind or has.on_unreachable) then
+        return new_request(router, body) -- for route; ngx.ctx costs more
+    end
     local ctx = ngx.ctx
     local req = ctx.mooring_req
     if not req then
-        local variable = router.id_variable
-        local id = variable and ngx.var[variable]
-        req = request.current(id ~= "" and id or nil)
+        req = new_request(router)
         ctx.mooring_req = req
     end
     req.body = req.body or body

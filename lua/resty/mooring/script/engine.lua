@@ -20,10 +20,11 @@
 -- A script may wait where its phase can; where it cannot, nginx throws. Its
 -- request may be killed while it waits: nothing here is left half done by that,
 -- since a call changes only its own slot. What a script does to its arguments
--- is its own affair: the array of backends is a copy, and so is the session
--- until on_bind has been found to be in order.
+-- harms nobody: the array of backends is a copy, the backends in it take no
+-- changes, and the session is a copy until on_bind has been found in order.
 
 local contract = require "resty.mooring.script.contract"
+local facades = require "resty.mooring.script.facades"
 local log = require "resty.mooring.log"
 local mooring_ffi = require "resty.mooring.ffi"
 local record = require "resty.mooring.record"
@@ -50,6 +51,7 @@ local mt = { __index = _M }
 
 local MAX_MESSAGE = 500 -- bytes of what a script has thrown
 local MAX_DEPTH = 20
+local PLACE = "^[^\n]-:%d+:" -- what a message with file and line begins with
 
 local UNREACHABLE = { forget = true, keep = true, reinitialize = true }
 
@@ -69,7 +71,7 @@ end
 -- the stack, which exists only here.
 local function located(err)
     local text = as_text(err)
-    if find(text, "^[^\n]-:%d+:") then
+    if find(text, PLACE) then
         return text
     end
     for level = 2, MAX_DEPTH do
@@ -111,7 +113,9 @@ local function run(slot, x, y)
     if ok then
         return answer
     end
-    blame(slot, answer)
+    -- The handler may fail, too, when the stack has overflowed.
+    local text = as_text(answer)
+    blame(slot, find(text, PLACE) and text or slot.place .. ": " .. text)
     return nil, true
 end
 
@@ -153,6 +157,7 @@ end
 function _M.new(entries)
     local self = setmetatable({
         has = {}, chains = {}, slots = {}, fallback = round_robin.new(),
+        facades = facades.new(),
     }, mt)
     for _, name in ipairs(contract.FUNCTIONS) do
         add_chain(self, entries, name)
@@ -222,13 +227,16 @@ local function is_one_of(backends, answer)
 end
 
 
--- Scripts sort and cut what they are given.
-local function copy_array(array)
-    local other = {}
-    for i = 1, #array do
-        other[i] = array[i]
+-- Built-in policies are given the backends themselves.
+local function ask_route(self, slot, req, backends)
+    if slot.trusted then
+        return run(slot, req, backends)
     end
-    return other
+    local answer = run(slot, req, self.facades:list(backends))
+    if answer == nil then
+        return nil -- no key of a table
+    end
+    return self.facades:original(answer)
 end
 
 
@@ -242,8 +250,7 @@ function _M.route(self, req, backends)
         return nil
     end
     for _, slot in ipairs(self.chains.route) do
-        local answer = run(slot, req, slot.trusted and backends
-                                      or copy_array(backends))
+        local answer = ask_route(self, slot, req, backends)
         if answer == false then
             return nil
         elseif answer ~= nil then

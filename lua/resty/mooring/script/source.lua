@@ -201,6 +201,21 @@ local function add(list, entry, seen)
 end
 
 
+-- What is wrong with a table that has n entries one after the other.
+local function not_an_array(option, n)
+    for name in pairs(option) do
+        if type(name) ~= "number" then
+            return format('must be a policy or an array of policies, not both: '
+                          .. '"%s" is in a table that has entries',
+                          tostring(name))
+        elseif name > n then
+            return format("must be an array without holes: entry %d is nil",
+                          n + 1)
+        end
+    end
+end
+
+
 ---
 -- Reads the option `policy`.
 -- @param option name, table, path, or an array of these
@@ -219,14 +234,8 @@ function _M.read(option)
         end
         add(list, entry, seen)
     end
-    for name in pairs(option) do
-        if type(name) ~= "number" then
-            return nil, format('must be a policy or an array of policies, not '
-                               .. 'both: "%s" is in a table that has entries',
-                               tostring(name))
-        end
-    end
-    return list
+    local wrong = not_an_array(option, #list)
+    return not wrong and list or nil, wrong
 end
 
 
