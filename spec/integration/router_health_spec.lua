@@ -303,9 +303,9 @@ describe("router, the load of each backend:", function()
     end)
 
     it("a worker that is killed leaves nothing behind", function()
-        local id, streams = open_at(b), {}
-        for i = 1, 8 do
-            streams[i] = web:stream { id = id }
+        local id = open_at(b)
+        for _ = 1, 8 do
+            web:stream { id = id }
         end
         inflight(0, 8)
         for _, pid in ipairs(web:worker_pids()) do

@@ -15,7 +15,7 @@ local CONF = [[
     $http
     init_by_lua_block {
         router = require("resty.mooring.router").new {
-            backends = { $backends },
+            backends = $backends,
             storage = $storage,
             internal = "unix:$dir/internal.sock",
             $options
@@ -45,12 +45,15 @@ local CONF = [[
 ]]
 
 local function backend_list(backends)
+    if type(backends) == "string" then
+        return backends
+    end
     local list = {}
     for i, backend in ipairs(backends) do
         list[i] = type(backend) == "table" and ("%q"):format(backend.url)
             or backend
     end
-    return table.concat(list, ", ")
+    return "{ " .. table.concat(list, ", ") .. " }"
 end
 
 local function variables(opts)
@@ -86,7 +89,8 @@ local function change(self, changes)
 end
 
 --- Starts a replica with two workers.
--- @param opts  { backends = { MCP servers, or Lua expressions }, storage = URL, "local"
+-- @param opts  { backends = { MCP servers, or Lua expressions }, or a Lua
+--                expression for all of them, storage = URL, "local"
 --                (the default) or a Lua expression with a call or table,
 --                options = more fields of router.new, as Lua text,
 --                http =, server =, location = more nginx directives (the
