@@ -168,8 +168,8 @@ describe("two replicas, when a server", function()
         local took = servers.now() - since
         local after = open_many(24)
         local calls = clients:expect { op = "traffic_stop" }
-        for server, list in pairs(before) do
-            for _, name in ipairs(list) do
+        for server, sessions in pairs(before) do
+            for _, name in ipairs(sessions) do
                 assert.equal(server, call(name).server)
             end
         end

@@ -53,11 +53,14 @@ function _M.failed(self, url)
         return
     end
     self.suspects[url] = true
-    local fails = dict:incr(key(self, "fails", url), 1, 0, self.fail_timeout)
+    -- Never at the cost of another entry; without room nothing fails.
+    local fails_key = key(self, "fails", url)
     local until_key = key(self, "until", url)
+    dict:safe_add(fails_key, 0, self.fail_timeout)
+    local fails = dict:incr(fails_key, 1)
     local again = dict:get(until_key) ~= nil
     if again or fails and fails >= self.max_fails then
-        dict:set(until_key, clock() + self.fail_timeout * 1000)
+        dict:safe_set(until_key, clock() + self.fail_timeout * 1000)
         dict:delete(key(self, "trial", url))
         self.on_change()
     end

@@ -62,7 +62,7 @@ local mt = { __index = _M }
 local POLL = 0.25    -- seconds between two reads while nothing is pushed
 local PATIENCE = 1   -- seconds a request waits for a read
 local RETRY = 1000   -- ms after a read that failed
-local MAX = 2^53     -- of numbers
+local MAX = 1e14     -- of numbers; below what a reference may hold
 
 local STATES = { up = true, draining = true, down = true }
 
@@ -71,7 +71,7 @@ local STATES = { up = true, draining = true, down = true }
 local CHANGE = [[
 local function count(v)
   v = tonumber(v) or 0
-  return v >= 0 and v < 2^53 and v % 1 == 0 and v or 0
+  return v >= 0 and v < 1e14 and v % 1 == 0 and v or 0
 end
 local function read(text)
   local ok, v = pcall(cjson.decode, text or '')
