@@ -18,6 +18,7 @@
 -- sessions of a backend nobody has named yet are counted from the next time
 -- their record is read.
 
+local log = require "resty.mooring.log"
 local mooring_ffi = require "resty.mooring.ffi"
 
 local C = mooring_ffi.C
@@ -63,6 +64,10 @@ function _M.label(self, url)
         label = C.mr_load_label(self.handle, url, #url)
         if label ~= NONE then
             self.labels[url] = label
+        else
+            log.warn_once("labels", "there have been more than 1,023 backends ",
+                          "since this nginx was started: requests and sessions ",
+                          "of others are not counted until it is started again")
         end
     end
     return label
