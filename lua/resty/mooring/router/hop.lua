@@ -212,8 +212,8 @@ local function length_of(answer)
 end
 
 
--- Copies the body as it comes in; true when all of it was there. The end of one
--- whose length is known needs no flush: it goes out with the end of the request.
+-- Copies the body as it comes in; true when all of it was there. The end of
+-- one whose length is known needs no flush: it goes out with the request's.
 local function copy_body(answer, length)
     local sock = answer.sock
     local seen = 0

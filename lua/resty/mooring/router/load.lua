@@ -66,8 +66,8 @@ function _M.label(self, url)
             self.labels[url] = label
         else
             log.warn_once("labels", "there have been more than 1,023 backends ",
-                          "since this nginx was started: requests and sessions ",
-                          "of others are not counted until it is started again")
+                          "since this nginx was started: requests and ",
+                          "sessions of others are not counted until it is started again")
         end
     end
     return label
