@@ -269,6 +269,62 @@ describe("resty.mooring.coherence", function()
         end)
     end)
 
+    describe("a board that is watched", function()
+        local KEY = "mooring:backends"
+        local told
+
+        before_each(function()
+            told = 0
+            coherence:watch(KEY, function() told = told + 1 end)
+        end)
+
+        it("is a third prefix of what is pushed", function()
+            coherence:connected(7, false)
+            coherence:take(12)
+            local commands = coherence:take("run_id:abc\r\n")
+            assert.same({ "PREFIX", KEY }, { unpack(commands[1], 11) })
+            assert.equal("SUBSCRIBE", commands[2][1])
+        end)
+
+        it("may have changed while nobody listened, but not over a hand-over", function()
+            live()
+            assert.equal(1, told)
+            coherence:lost()
+            live(true)
+            assert.equal(1, told)
+        end)
+
+        it("has changed when a message names it, it and no other key", function()
+            live()
+            keys_changed(KEY)
+            assert.equal(2, told)
+            keys_changed("mooring:backends-of-others", "mooring:session:x")
+            assert.equal(2, told)
+        end)
+
+        it("has changed before a beacon of the next message brings a lease", function()
+            live()
+            local before
+            coherence:watch(KEY, function() before = cache:lease() end)
+            local key = coherence:beacon(true)
+            keys_changed(KEY)
+            keys_changed(key)
+            assert.is_true(cache:lease() > before)
+        end)
+
+        it("may have changed with a flush, and with a message of too many keys", function()
+            live()
+            coherence:take(message())
+            assert.equal(2, told)
+            local many = {}
+            for i = 1, 1001 do
+                many[i] = "mooring:session:" .. i
+            end
+            keys_changed(unpack(many))
+            assert.equal(3, told)
+        end)
+    end)
+
     describe("a loss", function()
         it("ends the lease at once", function()
             live()
