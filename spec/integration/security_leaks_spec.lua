@@ -144,6 +144,63 @@ describe("secrets", function()
         end)
     end)
 
+    describe("session ids in the URL", function()
+        -- nginx' own messages have the request line in them, and so the URL;
+        -- ours must not be written where nginx adds it.
+        local function ours(web)
+            local lines = {}
+            for line in web:error_log():gmatch("[^\n]+") do
+                if line:find("mooring: ", 1, true) then
+                    lines[#lines + 1] = line
+                end
+            end
+            return table.concat(lines, "\n")
+        end
+
+        for what, options in pairs {
+            ["of the option `key`"] = [[key = { arg = "session" }, unknown = "reject",]],
+            ["of a policy"] = [[unknown = "reject", policy = {
+                key = function(req) return req.args.session end,
+                admit = function() error("admit is broken") end,
+            },]],
+        } do
+            it(what .. ", are in no line of ours", function()
+                local redis = servers.redis()
+                local web = start(redis.url, options)
+                local path = "/mcp?session=secret-id"
+                local function call()
+                    return assert(web:request { path = path, body = "{}" }).status
+                end
+                redis:cli("SET", "mooring:session:secret-id", "no JSON")
+                assert.equal(503, call())
+                redis:cli("SET", "mooring:session:secret-id", cjson.encode {
+                    id = "secret-id", type = "mcp", created_at = "2026-01-01T00:00:00Z",
+                    updated_at = "2026-01-01T00:00:00Z",
+                    metadata = { backend_url = "http://10.255.255.1:1" },
+                }, "PX", "100000")
+                servers.wait_for(function()
+                    call()
+                    return ours(web):find("nor allowed", 1, true)
+                end, 10, "a binding that is not allowed")
+                redis:cli("SET", "mooring:session:secret-id", cjson.encode {
+                    id = "secret-id", type = "mcp", created_at = "2026-01-01T00:00:00Z",
+                    updated_at = "2026-01-01T00:00:00Z",
+                    metadata = { backend_url = a.url },
+                }, "PX", "100000")
+                a:ask("stop")
+                servers.wait_for(function() return call() == 404 end, 10, "a 404")
+                a:ask("start")
+                redis:stop()
+                call()
+                servers.wait_for(function()
+                    return ours(web):find("is forgotten", 1, true)
+                end, 10, "the messages")
+                assert_without("secret-id", ours(web))
+                web:stop()
+            end)
+        end
+    end)
+
     describe("the password of Redis", function()
         local redis
 

@@ -137,7 +137,8 @@ local function set_kind(self, opts)
     else
         self.mcp = false -- ids are the policy's, and only its
     end
-    if opts.key and opts.key.arg then
+    -- A policy may find ids where it likes.
+    if opts.key and opts.key.arg or self.engine.has.key then
         log.without_requests()
     end
     self.unknown = opts.unknown or (self.mcp and "reject" or "bind")
