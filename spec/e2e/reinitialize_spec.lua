@@ -110,6 +110,34 @@ describe("kill -9 of a server with 100 live sessions", function()
         end
     end)
 
+    it("costs no client anything when the server is back at once", function()
+        start('policy = { "round_robin", "reinitialize" },')
+        local list = open_all()
+        local victim = backends[1]
+        local lost = #replica.inside(victim).sessions
+        assert.is_true(lost > SESSIONS / 6, lost)
+        kill_one()
+        backends[1] = servers.node("spec/fixtures/mcp/server.mjs",
+            { "--name=b1", "--port=" .. victim.port })
+        for _ = 1, 2 do
+            local answers = all(list, { op = "call", tool = "counter" })
+            for _, answer in ipairs(answers) do
+                assert.is_true(answer.ok, message(answer))
+            end
+        end
+        for i, answer in ipairs(all(list, { op = "session" })) do
+            assert.equal(list[i].session, answer.session)
+        end
+        -- Nothing is left over of what was opened in vain.
+        servers.wait_for(function()
+            local now = 0
+            for _, backend in ipairs(backends) do
+                now = now + #replica.inside(backend).sessions
+            end
+            return now == SESSIONS, now .. " sessions"
+        end, 20, "the servers to have one session for each client")
+    end)
+
     it("costs its clients one initialize without", function()
         start("")
         local list = open_all()

@@ -159,6 +159,30 @@ describe("router, re-initialisation", function()
         assert.equal(2, cjson.decode(one:call(id).body).count)
     end)
 
+    it("brings a large body along", function()
+        local id, mine, other = open(one)
+        mine:ask("stop")
+        local body = proxy.CALL:gsub("{}", '{"x":"' .. ("y"):rep(600000)
+            .. '"}')
+        called(one:call(id, { body = body }), other)
+        local seen = proxy.seen(other, "POST")
+        assert.equal(#body, seen[#seen].body)
+    end)
+
+    it("goes on when the client does not wait", function()
+        local id, mine, other = open(one)
+        mine:ask("stop")
+        proxy.rule(other, { initialize = true, action = "hang" })
+        local impatient, why = one:request { id = id, body = proxy.CALL,
+            timeout = 1 }
+        assert.is_nil(impatient)
+        assert.matches("timed out", why)
+        -- The replacement is given ten seconds, then the next one is tried.
+        local answer = one:request { id = id, body = proxy.CALL, timeout = 25 }
+        assert.is_true(answer.status == 503 or answer.status == 200)
+        called(one:call(id), other)
+    end)
+
     it("moves it for a stream, too", function()
         local id, mine, other = open(one)
         mine:ask("stop")

@@ -24,9 +24,9 @@
 --   * One refuses (an error, no session, another protocol version): the session
 --     is forgotten, 404, and the client opens a new one itself.
 --   * The store fails between the two: 503; the new backend session is ended.
---   * The request that acts is killed (its client has gone): the backend
---     session it has opened stays until the backend ends it; those that wait
---     for it act themselves after a while.
+--   * The client of the request that acts goes away: it acts all the same,
+--     others may be waiting for it.
+--   * The worker is killed: a backend session may be left over.
 --   * The new backend goes, too, before the request gets there: MAX_MOVES.
 --
 -- A 404 is seen in the header filter, which cannot wait. So with a policy that
@@ -180,7 +180,14 @@ end
 
 -- ----------------------------------------------------------- one flight --
 
+local function nothing()
+end
+
+
 local function fly(router, id, s, tried)
+    -- Else the request is killed when its client goes, and whoever waits for
+    -- it waits in vain.
+    ngx.on_abort(nothing)
     local flight = { landed = semaphore.new(0), waiting = 0, since = clock() }
     router.moving[id] = flight
     local ok, answer = pcall(act, router, id, s, tried)
@@ -249,10 +256,11 @@ end
 -- for the client.
 local function on_404(router, id, peer, answer)
     local s = router.storage:load(id)
-    if not s or s.metadata.backend_url ~= peer.reference
-       or not binding.is_endpoint(s, ngx.var.uri)
-    then
+    if not s or not binding.is_endpoint(s, ngx.var.uri) then
         return
+    elseif s.metadata.backend_url ~= peer.reference then
+        hop.drop(answer)
+        return _M.resend(router) -- somebody has been faster
     end
     local verdict = scripts.verdict(router, s)
     if verdict == "reinitialize" then
