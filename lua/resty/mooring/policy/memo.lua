@@ -14,9 +14,10 @@ local _M = {}
 
 
 ---
+-- Not `new`: that would make it a built-in policy, which is found by its name.
 -- @param size keys of a generation
 -- @return get(key) -> value or nil, set(key, value); false is a value
-function _M.new(size)
+function _M.of(size)
     local young, old, room = {}, {}, size
 
     local function set(key, value)
