@@ -181,16 +181,18 @@ asan: ## C tests and specs, also in nginx, under the address and undefined sanit
 
 .PHONY: valgrind
 valgrind: ## C tests under valgrind
-	@$(MAKE) --no-print-directory deps PACKAGES="gcc libcmocka-dev libhiredis-dev valgrind"
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) valgrind"
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/valgrind CFLAGS="-O1 -g" c-tests
 	@BUILD="$(BUILD)/valgrind" c/test/run-under valgrind
 
 .PHONY: coverage
-coverage: ## lines and branches of c/ that the C tests reach, into build/coverage
-	@$(MAKE) --no-print-directory deps PACKAGES="gcc libcmocka-dev libhiredis-dev gcovr"
+coverage: ## lines and branches of c/, lines of lua/ that tests reach (build/coverage/report)
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) gcovr"
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/coverage all
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/coverage CC=gcc \
 	    CFLAGS="-O0 -g --coverage" LDFLAGS="--coverage" c-tests
-	@BUILD="$(BUILD)/coverage" c/test/run-under coverage
+	@$(MAKE) --no-print-directory $(NODE_MODULES)
+	@BUILD="$(BUILD)/coverage" LUAJIT="$(LUAJIT)" c/test/run-under coverage
 
 # ----------------------------------------------------------------- running --
 

@@ -16,6 +16,7 @@ typedef struct putting {
     int want;    /* before room is made: MR_OK, or why it ends there */
     int expired; /* the old entry was to leave first */
     item entry;  /* the new one */
+    item before[KEYS]; /* what the heaps knew, if a death has them repaired */
     char value[MAX_VALUE];
 } putting;
 
@@ -170,6 +171,14 @@ static void check_needed(const run *r, const putting *w, const model *before,
            w->key);
 }
 
+/* The heaps are as the items of that time say. */
+static void heaps_of(model *m, const item *then) {
+    for (int i = 0; i < KEYS; i++) {
+        m->items[i].newest = then[i].newest;
+        m->items[i].due = then[i].due;
+    }
+}
+
 /* Entries other than the old one that have left, each for a good reason. */
 static void others_left(run *r, const putting *w, int by, int rc) {
     model before = r->model;
@@ -177,6 +186,8 @@ static void others_left(run *r, const putting *w, int by, int rc) {
 
     watch_left(r, left);
     left[w->key] = 0;
+    if (rc == DIED)
+        heaps_of(&r->model, w->before);
     for (int i = 0; i < KEYS; i++)
         if (left[i] && reason_to_leave(r, i) == MR_EVICTED)
             check_evicted(r, w, i, left), evicted = 1;
@@ -185,7 +196,9 @@ static void others_left(run *r, const putting *w, int by, int rc) {
             watch_leave(r, by, i, reason_to_leave(r, i));
     INSIST(!evicted || !model_any_due(&r->model, r->now, w->key),
            "evicted for key %d, with expired ones left", w->key);
-    if (rc != DIED)
+    if (rc == DIED)
+        heaps_of(&r->model, before.items);
+    else
         check_needed(r, w, &before, left);
 }
 
@@ -282,6 +295,7 @@ void step_put(run *r, tape *t, int by) {
                 model_expiry(m, &m->items[w.key]) <= r->now;
     if (w.want == MR_OK)
         w.entry = new_item(r, &w, by);
+    memcpy(w.before, m->items, sizeof w.before);
     rc = step_call(r, by, do_put, &w);
     TRACE("    put key %d, %u bytes, flags %u: %d\n", w.key, w.p.value_len,
           w.p.flags, rc);

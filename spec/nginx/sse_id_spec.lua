@@ -119,6 +119,13 @@ describe("resty.mooring.router.sse_id", function()
             assert.same({ false, "/m" }, find("/m?sessionId=x&sessionId=y"))
         end)
 
+        it("takes a time that does not grow with the square of the path", function()
+            local long = ("a"):rep(65536)
+            local began = os.clock()
+            assert.same({ "x", "/" .. long .. "/" }, find("/" .. long .. "/?sessionId=x"))
+            assert.is_true(os.clock() - began < 1) -- of CPU; it took 18
+        end)
+
         it("finds the id in the path", function()
             local path = sse_id.new { path = "/messages/" }
             local id, whole = path:of_endpoint("messages/x?y=z", "/sse", "h")

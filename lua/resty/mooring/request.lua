@@ -23,10 +23,10 @@ local jsonrpc = require "resty.mooring.router.jsonrpc"
 
 local concat = table.concat
 local error = error
-local find = string.find
 local gmatch = string.gmatch
 local gsub = string.gsub
 local lower = string.lower
+local match = string.match
 local ngx = ngx
 local pairs = pairs
 local rawset = rawset
@@ -61,9 +61,11 @@ end
 local function parse_cookies(text)
     local cookies = {}
     for pair in gmatch(text or "", "[^;]+") do
-        local _, _, name, value = find(pair, "^%s*([^=%s]+)%s*=%s*(.-)%s*$")
+        -- Trimmed greedily: a lazy match looks at every run of spaces once for
+        -- each of its bytes.
+        local name, value = match(pair, "^%s*([^=%s]+)%s*=%s*(.*)$")
         if name and cookies[name] == nil then
-            cookies[name] = value
+            cookies[name] = match(value, "^.*%S") or ""
         end
     end
     return cookies

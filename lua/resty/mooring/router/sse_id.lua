@@ -133,7 +133,7 @@ local function remove_dots(path)
             out[#out + 1] = segment
         end
     end
-    local last = match(path, "[^/]*$")
+    local last = match(path, "^.*/(.*)$")
     local dir = (last == "." or last == "..") and #out > 0 and "/" or ""
     return "/" .. table.concat(out, "/") .. dir
 end
