@@ -11,7 +11,7 @@ local CANARIES = {
 }
 local SHARE = 0.05 -- of the clients that say nothing
 
-local hash = require "resty.mooring.policy.hash"
+local hash = require "resty.mooring.hash"
 local round_robin = require "resty.mooring.policy.round_robin"
 
 local canary, stable = round_robin.new(), round_robin.new()

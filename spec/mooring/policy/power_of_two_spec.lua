@@ -1,7 +1,7 @@
 -- SPDX-FileCopyrightText: The mooring authors
 -- SPDX-License-Identifier: Apache-2.0
 
-local hash = require "resty.mooring.policy.hash"
+local hash = require "resty.mooring.hash"
 local power_of_two = require "resty.mooring.policy.power_of_two"
 local servers = require "support.servers"
 

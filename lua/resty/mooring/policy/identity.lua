@@ -12,7 +12,7 @@
 -- speaks of; and (2) proved before the backend acts: by nginx (auth_request,
 -- client certificates), or by the backend if it verifies each request's token.
 -- Where tokens of several issuers are taken, `sub` alone is not one caller:
--- make a `value` of `iss` and `sub` of resty.mooring.policy.bearer.
+-- make a `value` of `iss` and `sub` of resty.mooring.bearer.
 --
 -- The digest is keyed, so that the store does not tell who the callers are; and
 -- made with the session's id, so that it neither tells which sessions are one
@@ -24,10 +24,10 @@
 -- program) are refused.
 
 local bit = require "bit"
-local memo = require "resty.mooring.policy.memo"
+local memo = require "resty.mooring.memo"
 local options = require "resty.mooring.options"
 local sha256 = require "resty.mooring.sha256"
-local value = require "resty.mooring.policy.value"
+local value = require "resty.mooring.request_value"
 
 local bor = bit.bor
 local bxor = bit.bxor
@@ -39,7 +39,7 @@ local type = type
 local _M = {}
 
 local MIN_SECRET = 16 -- bytes
-local REMEMBERED = 2000 -- owners in a worker, see resty.mooring.policy.memo
+local REMEMBERED = 2000 -- owners in a worker, see resty.mooring.memo
 local MUST = "must be a string of at least " .. MIN_SECRET
              .. " bytes, or an array of these"
 
@@ -92,7 +92,7 @@ end
 
 
 ---
--- @param opts table: see OPTIONS, and resty.mooring.policy.value for the caller
+-- @param opts table: see OPTIONS, and resty.mooring.request_value: the caller
 -- @return a policy; raises naming the option that is wrong
 function _M.new(opts)
     local checked = options.check(OPTIONS, opts, 2)

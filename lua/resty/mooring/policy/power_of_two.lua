@@ -10,7 +10,7 @@
 -- Balancing (IEEE TPDS, 2001).
 
 local ffi = require "resty.mooring.ffi"
-local hash = require "resty.mooring.policy.hash"
+local hash = require "resty.mooring.hash"
 local options = require "resty.mooring.options"
 
 local ipairs = ipairs

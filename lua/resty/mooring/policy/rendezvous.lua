@@ -17,9 +17,9 @@
 -- Christian Schindelhauer and Gunnar Schomaker, Weighted Distributed Hash
 -- Tables (SPAA 2005), the logarithmic method.
 
-local hash = require "resty.mooring.policy.hash"
+local hash = require "resty.mooring.hash"
 local options = require "resty.mooring.options"
-local value = require "resty.mooring.policy.value"
+local value = require "resty.mooring.request_value"
 
 local hash_text = hash.text
 local ipairs = ipairs
@@ -32,7 +32,7 @@ _M.OPTIONS = value.OPTIONS
 
 
 ---
--- @param opts table with the value to go by, see resty.mooring.policy.value
+-- @param opts table with the value to go by, see resty.mooring.request_value
 -- @return a policy; a request without that value it leaves to the next one
 function _M.new(opts)
     local read = value.reader(options.check(_M.OPTIONS, opts, 2), 2)

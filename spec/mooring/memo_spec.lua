@@ -1,9 +1,9 @@
 -- SPDX-FileCopyrightText: The mooring authors
 -- SPDX-License-Identifier: Apache-2.0
 
-local memo = require "resty.mooring.policy.memo"
+local memo = require "resty.mooring.memo"
 
-describe("resty.mooring.policy.memo", function()
+describe("resty.mooring.memo", function()
     -- The keys from 1 to n that are known, without making any of them young.
     local function known(size, steps, n)
         local keys = {}

@@ -2,9 +2,9 @@
 -- SPDX-License-Identifier: Apache-2.0
 
 local tokens = require "support.tokens"
-local value = require "resty.mooring.policy.value"
+local value = require "resty.mooring.request_value"
 
-describe("resty.mooring.policy.value", function()
+describe("resty.mooring.request_value", function()
     local req = {
         headers = { ["X-Tenant"] = "by header", Authorization = tokens.bearer("by claim"),
             ["X-Empty"] = "" },

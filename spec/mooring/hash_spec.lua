@@ -2,9 +2,9 @@
 -- SPDX-License-Identifier: Apache-2.0
 
 local bit = require "bit"
-local hash = require "resty.mooring.policy.hash"
+local hash = require "resty.mooring.hash"
 
-describe("resty.mooring.policy.hash", function()
+describe("resty.mooring.hash", function()
     -- Were these to change, an upgrade would send all tenants elsewhere.
     it("never changes", function()
         local golden = {}

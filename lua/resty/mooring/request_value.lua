@@ -5,14 +5,14 @@
 --
 --     { header = "X-Tenant" }      { cookie = "tenant" }    { arg = "tenant" }
 --     { claim = "sub" }            of the bearer token, NOT VERIFIED: see
---                                  resty.mooring.policy.bearer
+--                                  resty.mooring.bearer
 --     { remote_addr = true }       the address of the client, as nginx has it
 --     { value = function(req) }    anything else; nil for none
 --
 -- An empty value is none. Of several headers, arguments or cookies of one name
 -- the first counts.
 
-local bearer = require "resty.mooring.policy.bearer"
+local bearer = require "resty.mooring.bearer"
 local options = require "resty.mooring.options"
 
 local concat = table.concat

@@ -13,7 +13,7 @@
 local bit = require "bit"
 local cjson = require "cjson.safe"
 local ffi = require("resty.mooring.ffi").ffi
-local memo = require "resty.mooring.policy.memo"
+local memo = require "resty.mooring.memo"
 
 local band = bit.band
 local bor = bit.bor
@@ -30,7 +30,7 @@ local MAX_TOKEN = 16384 -- bytes; longer ones are not looked into
 -- A client sends the same token with each request, and reading one takes tens
 -- of microseconds: a reader remembers some.
 local MAX_REMEMBERED = 4096 -- bytes of a header
-local REMEMBERED = 200 -- headers, see resty.mooring.policy.memo
+local REMEMBERED = 200 -- headers, see resty.mooring.memo
 
 local buffer = ffi.new("uint8_t[?]", MAX_TOKEN)
 

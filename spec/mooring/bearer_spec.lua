@@ -1,11 +1,11 @@
 -- SPDX-FileCopyrightText: The mooring authors
 -- SPDX-License-Identifier: Apache-2.0
 
-local bearer = require "resty.mooring.policy.bearer"
+local bearer = require "resty.mooring.bearer"
 local cjson = require "cjson"
 local tokens = require "support.tokens"
 
-describe("resty.mooring.policy.bearer", function()
+describe("resty.mooring.bearer", function()
     local function sub(value)
         return bearer.claim("Bearer " .. tokens.make('{"sub":' .. value .. "}"), "sub")
     end
