@@ -274,6 +274,10 @@ $(BUILD)/bench/%: c/bench/%.c c/bench/bench.h $(OBJECTS)
 	$(Q)$(CC) $(MR_CFLAGS) $(CPPFLAGS) $(CFLAGS) -Ic -o $@ $< $(OBJECTS) \
 	    $(LDFLAGS) $(MR_LIBS)
 
+.PHONY: repair-time
+repair-time: $(BUILD)/bench/repair ## how long the repair of 1,000,000 entries takes, and what others get
+	@$(BUILD)/bench/repair
+
 .PHONY: bench
 bench: ## measure against lrucache, shared.DICT, nginx.redis, proxy_pass (QUICK=1, ONLY=hits,...)
 	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) $(BENCH_PACKAGES)"

@@ -11,6 +11,7 @@
 #include "cache.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 enum { PATIENCE = 100 /* tries of MR_LOCK_WAIT each */ };
 
@@ -101,10 +102,15 @@ static int carry_locked(mr_cache *from, mr_cache *to) {
 }
 
 int mr_cache_carry(mr_cache *from, mr_cache *to) {
+    const struct timespec nap = {0, MR_LOCK_WAIT * 1000000L};
     int rc = MR_BUSY;
 
-    for (int i = 0; rc == MR_BUSY && i < PATIENCE; i++)
+    for (int i = 0; rc == MR_BUSY && i < PATIENCE; i++) {
+        /* A repair is not waited for by the lock itself. */
+        if (atomic_load(&from->region->repairing))
+            nanosleep(&nap, NULL);
         rc = mr_cache_lock_region(from);
+    }
     if (rc != MR_OK)
         return rc;
     atomic_store(&to->region->epoch, atomic_load(&from->region->epoch));

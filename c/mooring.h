@@ -28,7 +28,7 @@
 
 #define MOORING_VERSION "0.1.0"
 /* Raised whenever a declaration below or the layout of the region changes. */
-#define MOORING_ABI 2
+#define MOORING_ABI 3
 
 #define MR_API __attribute__((visibility("default")))
 
@@ -42,7 +42,7 @@ typedef enum mr_rc {
     MR_NOT_FOUND = -1, /* no such key */
     MR_EXISTS = -2,    /* MR_PUT_ABSENT and the key is there */
     MR_FULL = -3,      /* MR_PUT_REFUSE and no room without evicting */
-    MR_BUSY = -4,      /* the region's lock was not had within 10 ms */
+    MR_BUSY = -4,      /* no lock within 10 ms, or held for a repair */
     MR_CHANGED = -5,   /* the token or the reference is no longer valid */
     MR_TOO_LARGE = -6, /* key or value over the region's limits */
     MR_INVALID = -7,   /* an argument out of its range */

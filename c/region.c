@@ -200,19 +200,22 @@ static void breathe(void) {
 /* Sections under the lock take microseconds, so spinning for a few nearly
  * always does. A timed lock is not used: glibc waits for it on the wall clock,
  * and that one is set back and forth. */
-static int lock_patiently(pthread_mutex_t *mutex) {
+static int lock_patiently(mr_region *r) {
     const struct timespec nap = {0, NAP};
+    pthread_mutex_t *mutex = &r->mutex;
     struct timespec start;
     int rc = pthread_mutex_trylock(mutex);
 
-    for (int i = 0; rc == EBUSY && i < SPINS; i++) {
+    for (int i = 0; rc == EBUSY && !atomic_load(&r->repairing) && i < SPINS;
+         i++) {
         breathe();
         rc = pthread_mutex_trylock(mutex);
     }
     if (rc != EBUSY)
         return rc;
     clock_gettime(CLOCK_MONOTONIC, &start);
-    while (rc == EBUSY && elapsed_ms(&start) < MR_LOCK_WAIT) {
+    while (rc == EBUSY && !atomic_load(&r->repairing) &&
+           elapsed_ms(&start) < MR_LOCK_WAIT) {
         nanosleep(&nap, NULL);
         rc = pthread_mutex_trylock(mutex);
     }
@@ -220,7 +223,7 @@ static int lock_patiently(pthread_mutex_t *mutex) {
 }
 
 int mr_region_lock(mr_region *r, int *owner_died) {
-    int rc = lock_patiently(&r->mutex);
+    int rc = lock_patiently(r);
 
     *owner_died = rc == EOWNERDEAD;
     return rc == 0 || rc == EOWNERDEAD ? MR_OK : MR_BUSY;

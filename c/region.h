@@ -168,6 +168,7 @@ typedef struct mr_region {
     _Atomic uint64_t listener_ready;
     _Alignas(64) pthread_mutex_t mutex;
     _Atomic uint64_t repairs;
+    _Atomic uint32_t repairing; /* who has the lock will have it for long */
     /* Written under the lock, some of it read without. */
     _Alignas(64) _Atomic uint64_t journal; /* new link << 32 | old link */
     _Atomic uint32_t entries;
@@ -196,7 +197,9 @@ void mr_region_unmap(mr_region *r, uint64_t size);
  * text. */
 const char *mr_region_fault(const mr_region *r, uint64_t size);
 
-/* Waits for the lock, MR_LOCK_WAIT at most. *owner_died: the last owner did
+/* Waits for the lock, MR_LOCK_WAIT at most, and not at all while it is held for
+ * a repair, which takes half a microsecond for each entry there is: a worker
+ * that waits serves nobody. *owner_died: the last owner did
  * not live to unlock; the caller has it, has to repair what the mutex guards
  * and to call mr_region_consistent, or the next one will be told the same.
  * Returns MR_OK or MR_BUSY. */

@@ -153,6 +153,9 @@ static void walk_cells(mr_cache *c) {
 }
 
 void mr_cache_repair(mr_cache *c) {
+    /* Stays set when this process dies, until the next one is through; but who
+     * finds the owner of the lock dead has it, and does not look. */
+    atomic_store(&c->region->repairing, 1);
     forget_links(c);
     MR_FAULT(LINKS_FORGOTTEN);
     mr_cells_unmark_all(c);
@@ -169,4 +172,5 @@ void mr_cache_repair(mr_cache *c) {
     atomic_store(&c->region->journal, 0);
     atomic_fetch_add(&c->region->repairs, 1);
     MR_FAULT(REPAIRED);
+    atomic_store(&c->region->repairing, 0);
 }

@@ -223,6 +223,49 @@ static void test_a_lock_that_is_held(void **state) {
     unshare_all(s);
 }
 
+static int hold_and_repair(void *arg) {
+    shared *s = arg;
+
+    mr_cache_lock(s->c);
+    atomic_store(&s->c->region->repairing, 1);
+    if (write(s->ready[1], "", 1) != 1)
+        return 1;
+    while (!atomic_load(&s->stop))
+        usleep(100);
+    raise(SIGKILL);
+    return 0;
+}
+
+/* Who waited for a repair would answer nobody for as long as it takes. The
+ * shortest of several tries, since this process may have to wait for a CPU. */
+static void test_nobody_waits_for_a_repair(void **state) {
+    shared *s = share(open_private(10, 0, 0));
+    double ref = put_ref(s->c, "k", "v", 1), shortest = 1e9;
+    int pid = run_child(hold_and_repair, s);
+    char byte;
+    mr_entry e;
+
+    (void)state;
+    assert_int_equal(read(s->ready[0], &byte, 1), 1);
+    for (int i = 0; i < 50; i++) {
+        double start = mr_now(), took;
+
+        assert_int_equal(find(s->c, "k", 2, &e), MR_BUSY);
+        took = mr_now() - start;
+        shortest = took < shortest ? took : shortest;
+        assert_true(mr_hit(s->c, ref, 2) >= 0);
+    }
+    assert_true(shortest < MR_LOCK_WAIT / 2.0);
+    /* The repairer dies as well: the next one does it, and all is as before. */
+    atomic_store(&s->stop, 1);
+    assert_int_equal(wait_child(pid), -SIGKILL);
+    assert_value(s->c, "k", "v", 3);
+    assert_true(mr_hit(s->c, ref, 4) >= 0);
+    assert_int_equal(atomic_load(&s->c->region->repairing), 0);
+    assert_sound(s->c);
+    unshare_all(s);
+}
+
 /* A value says what it is, over several cells, so that a torn one shows. */
 static uint32_t value_of(uint32_t key, uint32_t version, char *out) {
     uint32_t words = 2 + (key + version) % 30, word[2] = {key, version};
@@ -378,6 +421,7 @@ int main(void) {
         cmocka_unit_test(test_lines_of_the_dead_are_used_again),
         cmocka_unit_test(test_hits_before_a_line_is_claimed_count),
         cmocka_unit_test(test_a_lock_that_is_held),
+        cmocka_unit_test(test_nobody_waits_for_a_repair),
         cmocka_unit_test(test_no_stale_reads_among_processes),
         cmocka_unit_test(test_no_stale_reads_among_the_dying),
     };
