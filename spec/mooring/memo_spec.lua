@@ -8,7 +8,7 @@ describe("resty.mooring.memo", function()
     local function known(size, steps, n)
         local keys = {}
         for key = 1, n do
-            local get, set = memo.of(size)
+            local get, set = memo.new(size)
             steps(get, set)
             keys[#keys + 1] = get(key) and key
         end
@@ -16,7 +16,7 @@ describe("resty.mooring.memo", function()
     end
 
     it("knows what was set, false too, and nothing else", function()
-        local get, set = memo.of(2)
+        local get, set = memo.new(2)
         set("a", 1)
         set("b", false)
         assert.equal(1, get "a")

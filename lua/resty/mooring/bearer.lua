@@ -96,7 +96,7 @@ end
 -- @return function(authorization), as claim(authorization, name) but quicker
 --         when it is asked again
 function _M.reader(name)
-    local get, set = memo.of(REMEMBERED)
+    local get, set = memo.new(REMEMBERED)
     return function(authorization)
         if type(authorization) ~= "string" then
             return nil

@@ -14,10 +14,9 @@ local _M = {}
 
 
 ---
--- Not `new`: that would make it a built-in policy, which is found by its name.
 -- @param size keys of a generation
 -- @return get(key) -> value or nil, set(key, value); false is a value
-function _M.of(size)
+function _M.new(size)
     local young, old, room = {}, {}, size
 
     local function set(key, value)

@@ -43,7 +43,8 @@ local STATES = { up = true, draining = true, down = true }
 --             :on_bind(session, req)          -> session, with what is added
 --             :admit(session, req)            -> boolean
 --             :on_evict(session, reason)
---             :on_unreachable(session, req)   -> "forget", "keep"
+--             :on_unreachable(session, req)   -> "forget", "keep" or
+--                                                "reinitialize"
 --             :stats() -> { [policy] = { [function] = { calls =, errors =,
 --                         seconds = } } }
 --         A function that throws is counted there and does not raise here

@@ -100,7 +100,7 @@ function _M.new(opts)
     local sign, caller = signers(checked.secret), value.reader(checked, 2)
     -- Digest to what was signed: a digest takes microseconds, and a session has
     -- many requests. Only those that were right are here.
-    local known, remember = memo.of(REMEMBERED)
+    local known, remember = memo.new(REMEMBERED)
 
     -- What the owner of a session signs; nil when there can be none. An id has
     -- no space in it.
