@@ -135,6 +135,33 @@ describe("router, on_evict of a policy", function()
             assert.equal(200, one:call(ids[1]).status)
         end)
 
+        it("may use the storage, and wait for it, in a request and in the sweep", function()
+            one:stop()
+            -- Each session that leaves is looked up, and leaves a mark.
+            local policy = [[policy = { on_evict = function(s, reason)
+                if s.id:find("^mark%-") then
+                    return
+                end
+                local _, _, code = router.storage:load(s.id)
+                assert(router.storage:store(require("resty.mooring.session").new(
+                    "mark-" .. s.id, { metadata = { backend_url = "x", reason = reason,
+                                                    found = tostring(code) } })))
+            end },]]
+            local web = proxy.start { backends = { a, b }, options = policy
+                .. ("storage = %q, session_ttl = 2,"):format(redis.url) }
+            running[#running + 1] = web
+            local function mark_of(id)
+                local text = redis:cli("GET", "mooring:session:mark-" .. id)
+                return text ~= "" and cjson.decode(text).metadata or nil
+            end
+            local ended, unused = web:open(), web:open()
+            assert.equal(200, web:delete(ended).status)
+            assert.same({ backend_url = "x", reason = "deleted", found = "not_found" },
+                mark_of(ended))
+            servers.wait_for(function() return mark_of(unused) end, 10, "the mark of the sweep")
+            assert.equal(0, web:stats().policies.inline.on_evict.errors)
+        end)
+
         it("is called when a session expires in memory, without any traffic", function()
             one:stop()
             local short = start(("storage = %q, session_ttl = 1,"):format(redis.url))
