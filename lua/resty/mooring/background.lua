@@ -23,7 +23,8 @@ end
 
 ---
 -- Calls fn(owner) every `interval` seconds for as long as it returns true, the
--- worker lives, and the owner is in use.
+-- worker lives, and the owner is in use. When it returns a number it is called
+-- again after that many seconds.
 -- @param first_worker_only boolean: one worker of the instance does it
 -- @return true when the work goes on in this worker
 function _M.every(interval, owner, fn, first_worker_only)
@@ -34,10 +35,10 @@ function _M.every(interval, owner, fn, first_worker_only)
     local weak = setmetatable({ owner = owner }, { __mode = "v" })
     local function tick(premature)
         local alive = weak.owner
-        if premature or not alive or not fn(alive) then
-            return
+        local again = not premature and alive and fn(alive)
+        if again then
+            ngx.timer.at(again == true and interval or again, tick)
         end
-        ngx.timer.at(interval, tick)
     end
 
     return (ngx.timer.at(interval, tick))

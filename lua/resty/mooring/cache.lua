@@ -69,6 +69,10 @@ local BYTES_PER_ENTRY = 512
 -- Slots looked at in one hold of the lock by work that walks the region.
 local STEP = 2048
 
+-- A step that removes that many (it removes 512 at most) is followed by another
+-- one soon, in seconds.
+local MANY, SOON = 256, 0.01
+
 
 -- ------------------------------------------------------ objects by name --
 
@@ -462,6 +466,14 @@ end
 
 
 -- ---------------------------------------------------------- house-keeping --
+
+---
+-- One turn of the sweep, for background.every.
+-- @return true, or seconds until the next turn: much has expired at once
+function _M.sweep_turn(self)
+    return self:sweep() < MANY or SOON
+end
+
 
 ---
 -- Removes what has expired, looking at `steps` slots at most.

@@ -98,8 +98,7 @@ local function sweep(self)
     if self.closed then
         return false
     end
-    self.cache:sweep()
-    return true
+    return self.cache:sweep_turn()
 end
 
 
