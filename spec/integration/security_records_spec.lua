@@ -66,11 +66,11 @@ describe("router, poisoned values in Redis:", function()
         end, 10, "an answer of another session")
     end
 
-    local function assert_unusable(id, status)
-        for _, method in ipairs { "POST", "GET", "DELETE" } do
+    local function assert_unusable(id)
+        for _, method in ipairs { "POST", "DELETE" } do
             local answer = assert(web:request { method = method, id = id,
                 body = method == "POST" and proxy.CALL or nil })
-            assert.equal(status or 503, answer.status)
+            assert.equal(503, answer.status)
             assert.is_nil(answer.body:find("poisoned", 1, true))
         end
         assert.equal("1", redis:cli("EXISTS", KEY .. id))
@@ -177,9 +177,10 @@ describe("router, poisoned values in Redis:", function()
         "https://mooring", "$a@127.0.0.1:$redis", "$a/../../", "$a?x", "$a\0",
         "$a\r\nHost: evil", "$a\nX: y", "$a ", " $a", "$a#1;\r\nX: y",
         "$a#99999999999999999999", "$a#-1", "$a#1e3", "$other", "$other#", "$other#1",
-        "http://127.0.0.1:$redis#;$a",
+        "http://127.0.0.1:$redis#;$a", "$a#;a b", "$a#;a\127", "$a#;a\0b", "$a#;\195\169",
+        "$a#;a\r\nX-Evil: 1", "$a#;",
     } do
-        it(("the URL %q"):format(url), function()
+        it(("the URL %q"):format(url:sub(1, 60)), function()
             url = url:gsub("%$(%l+)", { a = a.url, other = other.url,
                                         redis = tostring(redis.port) })
             local id = "poisoned-url"
