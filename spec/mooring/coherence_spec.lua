@@ -312,6 +312,20 @@ describe("resty.mooring.coherence", function()
             assert.is_true(cache:lease() > before)
         end)
 
+        it("may have been read from another server than the one it is on now", function()
+            coherence:data_connected()
+            assert.equal(0, told)
+            coherence:data_connected()
+            assert.equal(1, told)
+        end)
+
+        it("is watched for all who want to know", function()
+            local too = 0
+            coherence:watch(KEY, function() too = too + 1 end)
+            live()
+            assert.same({ 1, 1 }, { told, too })
+        end)
+
         it("may have changed with a flush, and with a message of too many keys", function()
             live()
             coherence:take(message())

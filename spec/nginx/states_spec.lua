@@ -212,6 +212,22 @@ describe("resty.mooring.router.states.replicated", function()
         assert.equal("unavailable", select(3, states:change(A, "drop")))
     end)
 
+    it(":look reads again, at most once a second", function()
+        local states = open()
+        states:tick()
+        answer {}
+        states:look()
+        states:look()
+        assert.equal(1, #board.reads)
+        answer { [A] = value("up", 5, 5) }
+        assert.same({ "up", 5 }, of(states, A))
+        states:look()
+        assert.equal(0, #board.reads)
+        states.looked_at = -1e9
+        states:look()
+        assert.equal(1, #board.reads)
+    end)
+
     it(":settle waits for a read that covers what was in doubt", function()
         local states = open()
         local settled = 0

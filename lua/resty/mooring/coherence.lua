@@ -111,11 +111,20 @@ end
 
 
 ---
--- Has one more key watched. To be called before anything is connected.
--- @param key of a board
+-- Has a board watched, before anything is connected; by several, if it is one.
 -- @param on_change function(): it has changed, or may have; must not wait
 function _M.watch(self, key, on_change)
-    self.board, self.on_board = key, on_change
+    local others = self.on_board
+    self.board = key
+    self.on_board = others and function() others() on_change() end or on_change
+end
+
+
+-- The board has changed, or may have.
+local function board_changed(self)
+    if self.board then
+        self.on_board()
+    end
 end
 
 
@@ -131,7 +140,10 @@ end
 ---
 -- A data connection was made: which server does it lead to?
 function _M.data_connected(self)
-    self.data_server = nil
+    if self.was_connected then
+        board_changed(self) -- it may have been read from another server
+    end
+    self.was_connected, self.data_server = true, nil
     self.transport:enqueue({ "INFO", "server" }, function(reply)
         if reply ~= nil then
             self.data_server = server_of(reply)
@@ -199,14 +211,6 @@ function _M.lost(self)
         end
     end
     self.state = "lost"
-end
-
-
--- The board has changed, or may have.
-local function board_changed(self)
-    if self.board then
-        self.on_board()
-    end
 end
 
 
@@ -472,11 +476,7 @@ function _M.refused(self, err)
         self.cache:set_lease(self.cache.NEVER)
         self.cache:bump_epoch()
     end
-    return "Redis does not push changes to us (" .. err .. "), so copies are "
-           .. "believed for local_ttl only: it has to be version 6 or later, "
-           .. "and the user needs +client|id +client|tracking +subscribe "
-           .. "&" .. CHANNEL .. ", and +set +pexpire on ~" .. self.beacon_root
-           .. "*"
+    return replies.refusal(err, CHANNEL, self.beacon_root)
 end
 
 

@@ -62,8 +62,14 @@ describe("resty.mooring.router.peers", function()
         assert.equal("x", set:find(A .. "#2;x").session_id)
     end)
 
-    it("takes one that is newer than what it knows", function()
+    it("takes one that is newer than what it knows, and says so", function()
+        local newer = 0
+        set.on_newer = function() newer = newer + 1 end
         assert.equal(A, set:find(A .. "#7").url)
+        assert.equal(1, newer)
+        set:find(A)
+        set:find(B .. "#;x")
+        assert.equal(1, newer)
     end)
 
     it("tells what may not be dialled from what was dropped", function()

@@ -44,4 +44,16 @@ function _M.is_refusal(err)
 end
 
 
+---
+-- What an operator is told of a refusal.
+-- @param err text of the error reply
+-- @param channel, beacon_root that the right to use may be missing for
+function _M.refusal(err, channel, beacon_root)
+    return "Redis does not push changes to us (" .. err .. "), so copies are "
+           .. "believed for local_ttl only: it has to be version 6 or later, "
+           .. "and the user needs +client|id +client|tracking +subscribe "
+           .. "&" .. channel .. ", and +set +pexpire on ~" .. beacon_root .. "*"
+end
+
+
 return _M

@@ -33,7 +33,7 @@ end
 -- @return peer, with the reference to bind to; or nil when there is none (left)
 function _M.pick(router, req, tried)
     local set = router.set
-    if set.states.doubted and CAN_WAIT[get_phase()] then
+    if CAN_WAIT[get_phase()] then
         set:sync()
     end
     while true do

@@ -110,6 +110,7 @@ function _M.new(opts)
     self.peers = peers.new(self.allow, load, function(url)
         return self.states:incarnation(url)
     end)
+    self.peers.on_newer = function() self.states:look() end
     self.refresh = opts.source.read and refresh.new {
         source = opts.source, dict = self.dict, prefix = self.name,
         allow = self.allow, on_change = self.on_change,

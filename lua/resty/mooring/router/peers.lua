@@ -115,7 +115,8 @@ end
 -- The peer of a binding.
 -- @param reference string
 -- @return peer; or nil and why not: "not_allowed", or "dropped" (the backend
---         has been dropped since the session was bound)
+--         has been dropped since the session was bound). One that is newer than
+--         what is known here is honoured; on_newer() is called.
 function _M.find(self, reference)
     local known = self.known[reference]
     if known then
@@ -127,6 +128,8 @@ function _M.find(self, reference)
         return nil, "not_allowed"
     elseif incarnation < self.incarnation(peer.url) then
         return nil, "dropped"
+    elseif incarnation > self.incarnation(peer.url) and self.on_newer then
+        self.on_newer()
     end
     label(self, peer)
     peer = refer(peer, reference, session_id)

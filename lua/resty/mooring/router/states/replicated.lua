@@ -121,7 +121,7 @@ function _M.new(opts)
         text = nil,     -- of the dictionary, that known was taken from
         doubted = true, -- it is not known whether known is the latest
         reading = nil,  -- the read under way
-        failed_at = -RETRY,
+        failed_at = -RETRY, looked_at = -RETRY,
     }, mt)
 end
 
@@ -343,6 +343,17 @@ function _M.doubt(self)
     self.dict:incr(self.wanted_key, 1, 0)
     self.on_change()
     if not is_under_way(self) then
+        read(self)
+    end
+end
+
+
+---
+-- A binding says that there is more to know than is known. Reads again, at most
+-- once a second. Does not wait: the binding is honoured, whatever the answer.
+function _M.look(self)
+    if clock() - self.looked_at >= RETRY and not is_under_way(self) then
+        self.looked_at = clock()
         read(self)
     end
 end
