@@ -67,7 +67,8 @@ function _M.label(self, url)
         else
             log.warn_once("labels", "there have been more than 1,023 backends ",
                           "since this nginx was started: requests and ",
-                          "sessions of others are not counted until it is started again")
+                          "sessions of others are not counted until it is ",
+                          "started again")
         end
     end
     return label
