@@ -13,6 +13,7 @@
 --                    when there is a quicker way; optional
 --     gets           name -> function(cache, id) -> url
 --     dict(size)     bytes of the shared dictionary it needs; optional
+--     module         that it needs; optional
 --     fetched()      how often the remote tier was asked; optional
 
 local cjson = require "cjson"
@@ -89,6 +90,7 @@ _M.mooring = {
 
 local function lrucache(module, ttl)
     return {
+        module = module,
         new = function(size) return assert(require(module).new(size)) end,
         put = function(cache, id, url) cache:set(id, url, ttl) end,
         gets = { get = function(cache, id) return (cache:get(id)) end },

@@ -25,6 +25,14 @@ local function run_once(size)
     return lines
 end
 
+local function up_to_a_million(sizes)
+    local list = {}
+    for _, size in ipairs(sizes) do
+        list[#list + 1] = size <= 1e6 and size or nil
+    end
+    return list
+end
+
 --- @return { [what] = { { size =, mean =, mean_cpu =, max =, max_cpu = (lists
 --          of a number for each round, ns) }, ... by size }, memory = ... }
 function _M.run(plan)
@@ -40,8 +48,8 @@ function _M.run(plan)
         return by[key]
     end
 
-    for _ = 1, plan.core_rounds do
-        for _, size in ipairs(plan.sizes) do
+    for round = 1, plan.core_rounds do
+        for _, size in ipairs(round == 1 and plan.core_sizes or up_to_a_million(plan.core_sizes)) do
             for _, line in ipairs(run_once(size)) do
                 local into = entry(line)
                 for name, value in pairs(line) do

@@ -22,7 +22,8 @@ local _M = {}
 local BACKENDS = [[
     access_log off;
     keepalive_requests 10000000;
-    map $http_mcp_session_id $opened { "" $request_id-$server_port; }
+    map $http_x_new_id $new { "" $request_id-$server_port; default $http_x_new_id; }
+    map $http_mcp_session_id $opened { "" $new; }
     server {
         listen 127.0.0.1:$port backlog=1024;
         if ($http_mcp_session_id ~ "-b$") { return 421; }
@@ -107,6 +108,35 @@ local ROUTER = COMMON .. [[
         include $root/lua/resty/mooring/nginx/server.conf;
         location /mcp { include $root/lua/resty/mooring/nginx/location.conf; }
         location = /status { content_by_lua_block { router:status() } }
+        location = /heap {
+            content_by_lua_block {
+                local before = collectgarbage("count")
+                collectgarbage()
+                ngx.say(before * 1024, " ", collectgarbage("count") * 1024)
+            }
+        }
+        location = /bind_many {
+            content_by_lua_block {
+                local session = require "resty.mooring.session"
+                local n, at, threads = tonumber(ngx.var.arg_n), 0, {}
+                local function bind()
+                    while at < n do
+                        local url = "http://127.0.0.1:" .. (at % 2 == 0 and $a or $b)
+                        local s = session.new("churn-" .. at,
+                            { metadata = { backend_url = url, endpoint = "/mcp" } })
+                        at = at + 1
+                        assert(router.storage:store(s))
+                    end
+                end
+                for i = 1, 200 do
+                    threads[i] = ngx.thread.spawn(bind)
+                end
+                for i = 1, 200 do
+                    assert(ngx.thread.wait(threads[i]))
+                end
+                ngx.say("bound")
+            }
+        }
         location = /bind {
             content_by_lua_block {
                 local session = require "resty.mooring.session"
@@ -123,7 +153,7 @@ local ROUTER = COMMON .. [[
 ]]
 
 local OVER_REDIS = [[require("resty.mooring.routing_storage").new {
-                name = "router:default", max_local_entries = 1000,
+                name = "router:default", max_local_entries = %d,
                 remote = require("resty.mooring.redis_storage").new {
                     url = "%s", command_timeout = 5,
                 },
@@ -142,14 +172,32 @@ local function bind(router)
     return router
 end
 
---- Starts them all.
--- @param under command the proxies are run by, in one process each; or nil
--- @return { redis =, plain =, plain_lua =, router_local =, router_redis = }
-function _M.start(under)
+-- Backends and a Redis.
+local function start_behind()
     local backends = servers.nginx { conf = BACKENDS, vars = { answer = ANSWER },
                                      log_level = "error", main = pin.workers(pin.other) }
     local redis = servers.redis()
     pin.move(redis.pid, pin.other)
+    return backends, redis
+end
+
+--- A router over Redis that knows n sessions, churn-0 to churn-(n - 1), and has
+-- room for twice as many.
+-- @return nginx
+function _M.with_sessions(n)
+    local backends, redis = start_behind()
+    local router = start(ROUTER, { a = backends.port, b = backends.port2,
+                                   storage = OVER_REDIS:format(2 * n, redis.url) })
+    local answer = assert(servers.http(router.url .. "/bind_many?n=" .. n, { timeout = 300 }))
+    assert(answer.status == 200, router:error_log())
+    return router
+end
+
+--- Starts them all.
+-- @param under command the proxies are run by, in one process each; or nil
+-- @return { redis =, plain =, plain_lua =, router_local =, router_redis = }
+function _M.start(under)
+    local backends, redis = start_behind()
     local function vars(storage)
         return { a = backends.port, b = backends.port2, storage = storage }
     end
@@ -158,7 +206,7 @@ function _M.start(under)
         plain = start(PLAIN, vars(), under),
         plain_lua = start(PLAIN_LUA, vars(), under),
         router_local = bind(start(ROUTER, vars('"local"'), under)),
-        router_redis = bind(start(ROUTER, vars(OVER_REDIS:format(redis.url)), under)),
+        router_redis = bind(start(ROUTER, vars(OVER_REDIS:format(1000, redis.url)), under)),
     }
 end
 

@@ -166,6 +166,18 @@ local function core_entry(core, what, size)
     end
 end
 
+-- The longest of several kinds, round by round, in us of CPU.
+local function longest_of(core, size, kinds)
+    local list = {}
+    for _, kind in ipairs(kinds) do
+        local entry = core_entry(core, kind, size)
+        for i, ns in ipairs(entry and entry.max_cpu or {}) do
+            list[i] = math.max(list[i] or 0, ns / 1000)
+        end
+    end
+    return stats.summary(list)
+end
+
 local function core_rows(rows, core)
     local memory = core_entry(core, "memory", MILLION)
     rows[#rows + 1] = row("bytes an entry takes, id 36 + record 150, 1 M", "<=", 320,
@@ -173,14 +185,14 @@ local function core_rows(rows, core)
     local evict = core_entry(core, "evict", MILLION)
     rows[#rows + 1] = row("insert with eviction at 1 M: mean, us of CPU", "<=", 3,
         evict and stats.ratio(evict.mean_cpu, { 1000, 1000, 1000, 1000, 1000 }), "%.2f")
-    local after = core_entry(core, "evict_after_touch", MILLION)
-    local longest
-    for i = 1, evict and #evict.max_cpu or 0 do
-        longest = longest or {}
-        longest[i] = math.max(evict.max_cpu[i], after.max_cpu[i]) / 1000
+    for _, size in ipairs { MILLION, 4 * MILLION } do
+        rows[#rows + 1] = row("insert with eviction at " .. _M.size(size) .. ": longest, us of CPU",
+            "<=", 1000, longest_of(core, size, { "evict", "evict_first_after_touch",
+            "evict_after_touch" }), "%.0f", "max")
+        rows[#rows + 1] = row("a step of a sweep at " .. _M.size(size) .. ": longest, us of CPU",
+            "<=", 1000, longest_of(core, size, { "sweep", "sweep_after_touch", "expire" }),
+            "%.0f", "max")
     end
-    rows[#rows + 1] = row("insert with eviction at 1 M: longest, us of CPU", "<=", 1000,
-        stats.summary(longest), "%.0f", "max")
 end
 
 --- @param results of all benchmarks

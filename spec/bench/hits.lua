@@ -27,6 +27,24 @@ local INSERTS = { "mooring", "lrucache_ttl", "pureffi_ttl", "shdict" }
 local PATTERNS = { "uniform", "zipf" }
 local BLOCKS = 256 -- of look-ups, for what they allocate
 
+-- Those whose modules are there (OpenResty before 1.11 had no pureffi).
+local function is_there(lookup)
+    local module = contenders[lookup[1]].module
+    return not module or package.searchpath(module, package.path) ~= nil
+end
+
+local function those_there(list)
+    local there = {}
+    for _, lookup in ipairs(list) do
+        if is_there(lookup) then
+            there[#there + 1] = lookup
+        else
+            io.stderr:write(lookup[1], ": ", contenders[lookup[1]].module, " is not installed\n")
+        end
+    end
+    return there
+end
+
 local function start_all(channel, size)
     local all = {}
     for _, lookup in ipairs(LOOKUPS) do
@@ -128,21 +146,24 @@ end
 local function note_heaps(all, before, size, results)
     for name, server in pairs(all) do
         local row = row_of(results.heap, { contender = name, size = size },
-            { "per_entry", "grown" })
+            { "per_entry", "grown", "step_ns" })
         add(row.per_entry, server.answers[1].heap / size)
         add(row.grown, heap_now(server) - before[name])
+        add(row.step_ns, server:ask({ { what = "collect" } })[1].max_cpu_ns)
     end
 end
 
 local function measure_inserts(plan, all, size, rounds, results)
     for round = 1, rounds do
         for _, name in ipairs(INSERTS) do
-            local answer = all[name]:ask({ { what = "insert", n = plan.inserts,
-                round = round } })[1]
-            local row = row_of(results.inserts, { contender = name, size = size },
-                { "ns", "max_ns" })
-            add(row.ns, answer.cpu_ns)
-            add(row.max_ns, answer.max_cpu_ns)
+            if all[name] then
+                local answer = all[name]:ask({ { what = "insert", n = plan.inserts,
+                    round = round } })[1]
+                local row = row_of(results.inserts, { contender = name, size = size },
+                    { "ns", "max_ns" })
+                add(row.ns, answer.cpu_ns)
+                add(row.max_ns, answer.max_cpu_ns)
+            end
         end
     end
 end
@@ -182,9 +203,12 @@ end
 --          compiled = { { contender =, get =, size =, aborts = reasons, bytes = a
 --          look-up allocates }, ... },
 --          heap = { { contender =, size =, per_entry = bytes, grown = bytes that
---          all of the look-ups have added }, ... } }; lists of a number for each
+--          all of the look-ups have added, step_ns = longest step of the Lua GC },
+--          ... } }; lists of a number for each
 --          round of each launch
 function _M.run(plan)
+    LOOKUPS = those_there(LOOKUPS)
+    _M.LOOKUPS = LOOKUPS
     local channel = channels.open()
     local results = { lookups = {}, inserts = {}, compiled = {}, heap = {} }
     for _, size in ipairs(plan.sizes) do

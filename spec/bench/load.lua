@@ -15,8 +15,8 @@ local SCRIPT = servers.root .. "/spec/bench/wrk.lua"
 -- @param plan    bench.plan
 -- @param target  { nginx =, url =, mode = and suffix = for wrk.lua }
 -- @param seconds whole ones
--- @return { rate = requests a second, requests = (also none), p99_us = };
---         raises when a single answer was not 2xx
+-- @return { rate = requests a second, requests = (also none), p99_us =,
+--         max_us = }; raises when a single answer was not 2xx
 function _M.send(plan, target, seconds)
     local result = servers.run {
         timeout = seconds + 30,
@@ -25,14 +25,16 @@ function _M.send(plan, target, seconds)
             "-s", SCRIPT, target.url, "--", target.mode or "get", target.suffix or "",
         })),
     }
-    local requests, us, p99, failed = result.out:match("RESULT (%d+) (%d+) (%d+) (%d+)")
+    local requests, us, p99, longest, failed = result.out:match(
+        "RESULT (%d+) (%d+) (%d+) (%d+) (%d+)")
     assert(result.code == 0 and requests, result.out .. result.err)
     requests = tonumber(requests)
     if tonumber(failed) > 0 then
         error(("%s: of %d requests %s failed\n%s\n%s"):format(target.url, requests, failed,
             result.out, target.nginx:error_log():sub(-2000)), 0)
     end
-    return { rate = requests / tonumber(us) * 1e6, requests = requests, p99_us = tonumber(p99) }
+    return { rate = requests / tonumber(us) * 1e6, requests = requests, p99_us = tonumber(p99),
+             max_us = tonumber(longest) }
 end
 
 --- As send, to an nginx with one worker.

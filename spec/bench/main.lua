@@ -7,6 +7,7 @@
 --   QUICK=1        about a minute, with shorter runs, fewer of them and no
 --                  million of entries
 --   ONLY=a,b       only these of BENCHMARKS below
+--   SIZES=1000     only these numbers of entries
 --
 -- Rules for everything in this directory:
 --
@@ -30,7 +31,7 @@ local report = require "bench.report"
 local servers = require "support.servers"
 
 local BENCHMARKS = { "core", "instructions", "counting", "hits", "sharing", "misses", "proxying",
-                     "commands" }
+                     "commands", "churn" }
 local OUT = servers.root .. "/build/bench"
 
 local function chosen()

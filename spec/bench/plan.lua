@@ -18,7 +18,9 @@ return {
     quick = quick,
     sizes = chosen_sizes() or quick and { 1000, 10000, 100000 }
         or { 1000, 10000, 100000, 1000000 },
-    core_rounds = quick and 1 or 3,     -- processes of c/bench/bench_cache.c
+    core_sizes = chosen_sizes() or quick and { 1000, 10000, 100000, 1000000 }
+        or { 1000, 10000, 100000, 1000000, 4000000 },
+    core_rounds = quick and 1 or 3,     -- processes of c/bench/bench_cache.c, one above 1 M
     launches = quick and 1 or 3,        -- of the processes of each size below 1 M
     large_launches = 1,                 -- and at 1 M, where it takes a minute
     hit_rounds = quick and 2 or 6,      -- in all of these launches together
@@ -31,6 +33,8 @@ return {
     wrk_seconds = quick and 1 or 2,     -- wrk takes whole seconds
     counted_requests = quick and 1000 or 3000, -- under callgrind
     wrk_connections = 64,
+    churn_sessions = { 10000, 100000 },
+    churn_seconds = quick and 5 or 60,
     records = quick and 20000 or 100000, -- in Redis, for misses
     idle_seconds = quick and 3 or 6,    -- for beacons
 }

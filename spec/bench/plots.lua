@@ -70,11 +70,11 @@ local function lookup_curves(results, pattern, processes)
     return list
 end
 
-local WRITES = { "insert", "evict", "delete", "find", "sweep", "expire" }
+local OPERATIONS = { "hit", "find", "insert", "evict", "delete", "sweep", "expire" }
 
 local function core_curves(core)
     local list = {}
-    for i, what in ipairs(WRITES) do
+    for i, what in ipairs(OPERATIONS) do
         local means, longest = {}, {}
         for j, entry in ipairs(core[what] or {}) do
             means[j] = point(entry.size, entry.mean_cpu, 1e-9)

@@ -128,11 +128,16 @@ local function heaps(results)
             by[entry.contender] = {}
             names[#names + 1] = entry.contender
         end
-        by[entry.contender][entry.size] = format("%.0f", stats.median(entry.per_entry))
+        by[entry.contender][entry.size] = entry
     end
     table.sort(names)
-    by_size("bytes of Lua heap an entry, a worker", sizes_of(results.heap), names,
-        function(name, size) return by[name][size] end)
+    local sizes = sizes_of(results.heap)
+    by_size("bytes of Lua heap an entry, a worker", sizes, names, function(name, size)
+        return by[name][size] and format("%.0f", stats.median(by[name][size].per_entry))
+    end)
+    by_size("longest step of the Lua collector, CPU", sizes, names, function(name, size)
+        return by[name][size] and spread(by[name][size].step_ns, ns)
+    end)
 end
 
 local CORE = { "open", "insert", "hit", "find", "delete", "evict", "evict_first_after_touch",
@@ -160,6 +165,17 @@ local function requests(title, rows)
         say("  %-26s%28s%26s%10.0f %%%9.1f ms", row.name,
             spread(row.rate, function(v) return format("%.0f", v) end), spread(row.cpu_ns, ns),
             stats.median(row.busy) * 100, stats.median(row.p99_us) / 1000)
+    end
+end
+
+local function churn(rows)
+    say("\n%-28s%12s%14s%12s%12s%14s%30s", "sessions with churn", "requests/s", "CPU of worker",
+        "had a CPU", "p99", "longest", "Lua heap: before, peak, after")
+    for _, row in ipairs(rows) do
+        say("  %-26s%12.0f%14s%10.0f %%%9.1f ms%11.1f ms%30s", format("%s, %d s",
+            goals.size(row.sessions), row.seconds), row.rate, ns(row.cpu_ns), row.busy * 100,
+            row.p99_us / 1000, row.max_us / 1000, format("%.1f, %.1f, %.1f MB",
+            row.heap_before / 1e6, row.heap_peak / 1e6, row.heap_after / 1e6))
     end
 end
 
@@ -222,6 +238,9 @@ function _M.all(results)
     if results.proxying then
         requests("tool call of a session", results.proxying.calls)
         requests("initialize", results.proxying.initialize)
+    end
+    if results.churn then
+        churn(results.churn)
     end
     local rows = goals.rows(results)
     goal_table(rows)

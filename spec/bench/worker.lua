@@ -217,6 +217,22 @@ function commands.heap()
     return { bytes = collectgarbage("count") * 1024, wrong = 0 }
 end
 
+--- The longest of the steps the collector takes by itself, over whole cycles. A
+-- step is at least one object, and a table is one.
+function commands.collect()
+    local longest = 0
+    collectgarbage()
+    for _ = 1, 3 do
+        local finished
+        repeat
+            local from = cpu_clock()
+            finished = collectgarbage("step", 0)
+            longest = math.max(longest, cpu_clock() - from)
+        until finished
+    end
+    return { max_cpu_ns = longest * 1e6, wrong = 0 }
+end
+
 ------------------------------------------------------------------ the worker ---
 
 -- One worker fills what all share, the others wait for it.
