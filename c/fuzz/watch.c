@@ -81,9 +81,22 @@ static uint32_t find_departure(run *r, const handle *h, const mr_evicted *got) {
     return 0;
 }
 
+/* Without a value two entries of a key look alike. When one of them may have
+ * been lost, nobody can say which one has come. */
+static void blur(run *r, handle *h, uint32_t found, const mr_evicted *got) {
+    for (uint32_t i = found + 1; i < h->waiting; i++)
+        if (is_that(r, &h->pending[i], got)) {
+            h->pending[i].maybe = 1;
+            return;
+        }
+}
+
 static void settle(run *r, handle *h, const mr_evicted *got) {
     uint32_t found = find_departure(r, h, got), kept = 0;
     uint32_t step = h->pending[found].step;
+
+    if (h->pending[found].maybe)
+        blur(r, h, found, got);
 
     for (uint32_t i = 0; i < h->waiting; i++) {
         const departure *d = &h->pending[i];
