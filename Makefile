@@ -179,6 +179,12 @@ asan: ## C tests and specs, also in nginx, under the address and undefined sanit
 	@BUILD="$(BUILD)/asan" ASAN_RUNTIME="$(ASAN_RUNTIME)" LUAJIT="$(LUAJIT)" \
 	    c/test/run-under asan
 
+.PHONY: tsan
+tsan: ## a hammer of threads on one region under the thread sanitizer, and seeded races
+	@$(MAKE) --no-print-directory deps
+	@BUILD="$(BUILD)" TSAN_SECONDS="$(TSAN_SECONDS)" TSAN_CC="$(FUZZ_CC) \
+	    -std=c11 -D_GNU_SOURCE -Ic -O1 -g -fsanitize=thread" c/test/run-tsan
+
 .PHONY: valgrind
 valgrind: ## C tests under valgrind
 	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) valgrind"
