@@ -217,6 +217,10 @@ async function listen(session) {
   if (!stream) return verdict.ok && !verdict.excuse;
   const text = randomUUID();
   const told = await ask("notify", session, { body: call("notify", { text }) });
+  const patience = now() + PATIENCE;
+  while (told.fine && !ended && !heard.includes(text) && now() < patience) {
+    await sleep(100);
+  }
   const deadline = now() + 2000 + below(8000);
   while (running && !ended && now() < deadline) await sleep(100);
   if (told.fine && !ended && !heard.includes(text)) {

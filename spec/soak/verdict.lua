@@ -19,7 +19,7 @@ _M.SLACK = 1536         -- KiB that are nothing: a collector has its cycles
 _M.DESCRIPTORS = 24     -- more than before: what clients have open at a time
 _M.STAY = 2             -- seconds of an old worker after its last request
 _M.TURN = 0.2           -- seconds that clocks and turns of event loops take
-_M.LEAST = 8            -- samples, for a line through them to mean anything
+_M.LEAST = 4            -- samples, for a line through them to mean anything
 
 
 -- The straight line through points { x, y }: value at the first and last x.
