@@ -34,6 +34,7 @@ describe("two replicas under mixed traffic", function()
         local result = kills.run { kills = 15, think = 150, clients = 24 }
         assert.equal(0, result.violated, told(result))
         assert.is_true(result.listeners > 0, "one that listened was killed")
+        assert.is_true(result.repairs > 0, "one that held the lock was killed")
         assert.is_true(result.counts.requests > 500, "there was traffic")
     end)
 end)

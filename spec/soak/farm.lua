@@ -48,6 +48,31 @@ local INSIDE = [[
 ]]
 
 
+-- With the library built for tests: a worker dies at a point of c/fault.h.
+local ARM = [[
+    location = /arm {
+        access_log off;
+        content_by_lua_block {
+            local ffi = require "ffi"
+            if ngx.var.arg_pid ~= tostring(ngx.worker.pid()) then
+                return ngx.say("another")
+            end
+            if not pcall(ffi.typeof, "mooring_armed") then
+                ffi.cdef "extern int mr_fault_at; typedef int mooring_armed;"
+            end
+            require("resty.mooring.ffi").C.mr_fault_at = tonumber(ngx.var.arg_point)
+            ngx.say("armed")
+        }
+    }
+]]
+
+
+local function paths(library)
+    return library and ('lua_package_path "%s"; lua_package_cpath "%s/?.so;;";')
+        :format(servers.lua_path, library) or ""
+end
+
+
 local function inside(web)
     local answer, err = servers.http(web.url .. "/inside")
     if not answer or answer.status ~= 200 then
@@ -63,8 +88,8 @@ local function start_replica(self, opts)
         backends = self.backends,
         storage = STORAGE:format(opts.entries or 100, self.redis.url, PATIENCE,
                                  PATIENCE),
-        http = samples.LOG_FORMAT .. (opts.http or ""),
-        server = INSIDE:gsub("%$log", log),
+        http = samples.LOG_FORMAT .. paths(opts.library) .. (opts.http or ""),
+        server = INSIDE:gsub("%$log", log) .. (opts.library and ARM or ""),
         location = "add_header X-Worker $pid always;" .. (opts.location or ""),
     }
     web.inside, web.soak_log = inside, log
@@ -75,7 +100,8 @@ end
 ---
 -- Starts everything, and the traffic.
 -- @param opts { clients =, idle =, think = see traffic.mjs, entries = of the
---        local tier, location =, http = more directives }
+--        local tier, location =, http = more directives, library = directory
+--        of one that was built for tests }
 function _M.new(opts)
     local self = setmetatable({}, Farm)
     self.redis = servers.redis()
@@ -167,6 +193,31 @@ function Farm:kill_worker(i, pid)
         "the death of a worker")
     self:over(window)
     return pid
+end
+
+
+-- Lets a worker die by itself the next time it passes a point of c/fault.h.
+local function arm(web, pid, point)
+    servers.wait_for(function()
+        local answer = servers.http(("%s/arm?pid=%d&point=%d"):format(web.url, pid, point))
+        return answer and answer.body == "armed\n"
+    end, 30, "the worker to be armed")
+end
+
+
+---
+-- Death within a change of the region, with its lock: by SIGKILL, too.
+-- @param seconds to wait until the worker passes the point; then it is killed
+--        where it is
+function Farm:kill_within(i, pid, point, seconds)
+    local window = self:begin { kind = "kill", replica = i - 1, worker = pid }
+    arm(self.webs[i], pid, point)
+    if not pcall(servers.wait_for, function() return not is_running(pid) end, seconds) then
+        os.execute("kill -KILL " .. pid)
+        servers.wait_for(function() return not is_running(pid) end, 10,
+            "the death of a worker")
+    end
+    self:over(window)
 end
 
 

@@ -1,7 +1,8 @@
 -- SPDX-FileCopyrightText: The mooring authors
 -- SPDX-License-Identifier: Apache-2.0
 --
--- Workers of two real replicas are killed at random under traffic; their masters
+-- Workers of two real replicas are killed at random under traffic, half of them
+-- anywhere and half within a change of the region, with its lock; their masters
 -- start others. After each death: the region is sound, its hits are counted on,
 -- somebody listens again, and clients saw nothing but what was in flight in the
 -- dead worker.
@@ -17,6 +18,8 @@ local random = math.random
 local _M = {}
 
 local DEADLINE = 30 -- seconds for what takes one or two
+local PASSING = 2   -- seconds to pass a point of c/fault.h in
+local POINTS = 26   -- of changes of entries: all but those of the repair
 
 
 -- Asks until another worker than before has the lease and the subscription.
@@ -57,8 +60,12 @@ local function kill_one(farm, watch, tally)
     local listener = wait_for_listener(web)
     local before = web:inside()
     local pid = web:worker_pids()[random(2)]
-    servers.nap(random() * 0.5)
-    farm:kill_worker(i, pid)
+    if random(2) == 1 then
+        farm:kill_within(i, pid, random(POINTS), PASSING)
+    else
+        servers.nap(random() * 0.5)
+        farm:kill_worker(i, pid)
+    end
     local at = servers.now()
     tally.listeners = tally.listeners + (pid == listener and 1 or 0)
     wait_for_workers(web, pid)
@@ -73,8 +80,19 @@ local function kill_one(farm, watch, tally)
 end
 
 
+-- The library with the points of c/fault.h, and their number for Lua to set.
+local function build_library()
+    local dir = servers.root .. "/build/faults"
+    local made = servers.run { "make", "-C", servers.root, "BUILD=" .. dir,
+        "CFLAGS=-O2 -g -DMR_TESTING -fvisibility=default", dir .. "/libmooring.so",
+        timeout = 240 }
+    assert(made.code == 0, made.err)
+    return dir
+end
+
+
 ---
--- Kills workers.
+-- Kills workers, every other one within a change of the region.
 -- @param opts { kills =, say = function(text), seed =, and those of soak.farm }
 -- @return result { wrongs = { name -> list of texts }, violated = how many,
 --         counts =, listeners = killed while they listened, longest = seconds
@@ -82,6 +100,7 @@ end
 function _M.run(opts)
     opts.say = opts.say or function() end
     math.randomseed(opts.seed or os.time())
+    opts.library = build_library()
     local farm = farms.new(opts)
     local watch = samples.new(farm.webs)
     local tally = { listeners = 0, longest = 0 }
