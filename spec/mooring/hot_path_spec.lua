@@ -121,6 +121,39 @@ for kind, new in pairs(KINDS) do
             assert.is_true(grown < 4, grown .. " KiB")
         end)
 
+        it("takes a third of the memory where only resolve is used", function()
+            local function taken(method)
+                local fresh = new()
+                for i = 1, 1000 do
+                    fresh:store(make(ids[i]))
+                end
+                collectgarbage()
+                collectgarbage()
+                local before = collectgarbage("count")
+                for i = 1, 1000 do
+                    assert(fresh[method](fresh, ids[i]))
+                end
+                collectgarbage()
+                collectgarbage()
+                local grown = collectgarbage("count") - before
+                return grown, fresh
+            end
+            local of_resolve, of_load = taken "resolve", taken "load"
+            assert.is_true(of_resolve < of_load / 3, of_resolve .. " KiB, " .. of_load)
+        end)
+
+        it("is a hit for load and resolve, whichever came first", function()
+            local id = ids[1]
+            storage:resolve(id)
+            assert.equal(URL, storage:load(id).metadata.backend_url)
+            assert.is_not_nil(storage.cache:proto(id))
+            assert.equal(URL, storage.cache:url(id))
+            storage:store(make(id, "http://10.0.0.2:8080"))
+            assert.is_nil(storage.cache:proto(id))
+            assert.equal("http://10.0.0.2:8080", storage:resolve(id))
+            assert.equal("http://10.0.0.2:8080", storage:load(id).metadata.backend_url)
+        end)
+
         it("sees another process's delete in a tight compiled loop", function()
             local id = ids[1]
             local wait = in_child(function()

@@ -6,7 +6,8 @@
 --
 --     refs[id]      -> generation and slot of the entry, packed in one number
 --     urls[slot]    -> its backend_url     (resolve)
---     protos[slot]  -> its decoded session (load; copied for each caller)
+--     protos[slot]  -> its decoded session (load; copied for each caller),
+--                      which takes 800 bytes: none where resolve was enough
 --     ids[slot]     -> the id, so that a slot has at most one memo entry
 --
 -- A memo entry is believed only when C.mr_hit says that the slot still holds
@@ -65,6 +66,9 @@ local MAX_TAG = 1023 -- MR_TAGS - 1
 -- Room for ids and records where nobody says how much: twice a usual one. Pages
 -- that are never touched are never taken from the system.
 local BYTES_PER_ENTRY = 512
+
+-- A ref is a generation times this plus a slot (MR_SLOT_BITS).
+local SLOTS = 16777216
 
 -- Slots looked at in one hold of the lock by work that walks the region.
 local STEP = 2048
@@ -173,13 +177,13 @@ _M.release = evictions.release
 -- ------------------------------------------------------------------ memo --
 
 local function memoize(self, id, ref, url, proto)
-    local slot = ref % 16777216
+    local slot = ref % SLOTS
     local ids = self.ids
     local refs, previous = self.refs, ids[slot]
     if previous and previous ~= id then
         -- The session that had this slot may have been found elsewhere since.
         local elsewhere = refs[previous]
-        if elsewhere and elsewhere % 16777216 == slot then
+        if elsewhere and elsewhere % SLOTS == slot then
             refs[previous] = nil
         end
     end
@@ -211,11 +215,9 @@ end
 -- @return the memoized session, which the caller must copy; or nil
 function _M.proto(self, id)
     local ref = self.refs[id]
-    if ref then
-        local slot = C.mr_hit(self.handle, ref, clock())
-        if slot >= 0 then
-            return self.protos[slot]
-        end
+    local proto = ref and self.protos[ref % SLOTS]
+    if proto and C.mr_hit(self.handle, ref, clock()) >= 0 then
+        return proto
     end
 end
 
@@ -242,8 +244,13 @@ function _M.find(self, id, peek)
 end
 
 
+_M.KEEP_URL, _M.KEEP_SESSION = 1, 2
+
+
 ---
--- Decodes a found entry and, with `keep`, memoizes it for the hot path.
+-- Decodes a found entry and memoizes it for the hot path.
+-- @param keep KEEP_URL (of resolve), KEEP_SESSION (of load as well: the session
+--        that is returned must be copied then), or nil: nothing
 -- @return session, or nil, message, "invalid"
 function _M.decode(self, id, entry, keep)
     local ref = entry.ref
@@ -253,7 +260,8 @@ function _M.decode(self, id, entry, keep)
         return nil, err, code
     end
     if keep then
-        memoize(self, id, ref, session.metadata.backend_url, session)
+        memoize(self, id, ref, session.metadata.backend_url,
+                keep == _M.KEEP_SESSION and session or nil)
     end
     return session
 end

@@ -33,6 +33,7 @@ local not_found = errors.not_found
 local setmetatable = setmetatable
 local type = type
 
+local KEEP_SESSION, KEEP_URL = cache.KEEP_SESSION, cache.KEEP_URL
 local NEVER = cache.NEVER
 
 local _M = { _VERSION = mooring_ffi._VERSION }
@@ -316,7 +317,7 @@ end
 
 -- ----------------------------------------------------------------- reads --
 
-local function look(self, id, peek)
+local function look(self, id, keep)
     if self.closed then
         return closed()
     end
@@ -326,7 +327,7 @@ local function look(self, id, peek)
     end
     keep_house(self)
 
-    local entry, busy = self.cache:find(id, peek)
+    local entry, busy = self.cache:find(id, not keep)
     if not entry then
         if busy then
             return cache.failure(-4)
@@ -334,7 +335,7 @@ local function look(self, id, peek)
         return not_found()
     end
     local ref = entry.ref
-    local s, err, code = decode(self.cache, id, entry, not peek)
+    local s, err, code = decode(self.cache, id, entry, keep)
     if s then
         s._ref = ref
     end
@@ -352,7 +353,7 @@ function _M.load(self, id)
     if known then
         return copy(known)
     end
-    local s, err, code = look(self, id)
+    local s, err, code = look(self, id, KEEP_SESSION)
     if not s then
         return nil, err, code
     end
@@ -363,7 +364,7 @@ end
 ---
 -- As load, but no use of the session: its expiry stays where it is.
 function _M.peek(self, id)
-    local s, err, code = look(self, id, true)
+    local s, err, code = look(self, id)
     return s, err, code
 end
 
@@ -379,7 +380,7 @@ function _M.resolve(self, id)
         return url
     end
 
-    local s, err, code = look(self, id)
+    local s, err, code = look(self, id, KEEP_URL)
     if not s then
         return nil, err, code
     end

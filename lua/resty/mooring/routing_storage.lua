@@ -54,6 +54,7 @@ local ngx = ngx
 local setmetatable = setmetatable
 local type = type
 
+local KEEP_SESSION, KEEP_URL = cache.KEEP_SESSION, cache.KEEP_URL
 local QUIETLY = cache.QUIETLY
 local NOT_FOUND = errors.NOT_FOUND
 local TIMEOUT = errors.TIMEOUT
@@ -259,7 +260,8 @@ end
 -- ------------------------------------------------------------------ reads --
 
 -- Looks in the region: the copy, if it may still be believed.
-local function look(self, id)
+-- @param keep of cache.decode
+local function look(self, id, keep)
     local entry = self.cache:find(id)
     if not entry or entry.believed == 0 then
         return nil
@@ -269,7 +271,7 @@ local function look(self, id)
         return nil
     end
 
-    local s = self.cache:decode(id, entry, true)
+    local s = self.cache:decode(id, entry, keep)
     if s and self.tells_expiry and now >= entry.fresh_until then
         local left = (entry.expires_at - now) / 1000
         if self.remote:is_due(s, left) then
@@ -296,13 +298,14 @@ local function stale(self, id)
 end
 
 
+-- @param keep of cache.decode
 -- The last result is true for a session that others have as well.
-local function slow_load(self, id)
+local function slow_load(self, id, keep)
     local _, err, code = refuse(self, id, 3)
     if code then
         return nil, err, code
     end
-    local s = look(self, id)
+    local s = look(self, id, keep)
     if s then
         return s, nil, nil, true
     end
@@ -331,7 +334,7 @@ function _M.load(self, id)
     if known then
         return copy(known)
     end
-    local s, err, code, shared = slow_load(self, id)
+    local s, err, code, shared = slow_load(self, id, KEEP_SESSION)
     if not s then
         return nil, err, code
     end
@@ -353,7 +356,7 @@ function _M.resolve(self, id)
         return url
     end
 
-    local s, err, code = slow_load(self, id)
+    local s, err, code = slow_load(self, id, KEEP_URL)
     if not s then
         return nil, err, code
     end
@@ -512,7 +515,7 @@ function _M.create_later(self, s, callback)
     text, err, code = encode(s)
     if not text then
         return nil, err, code
-    elseif look(self, id) then
+    elseif look(self, id, KEEP_URL) then
         return nil, "session already exists", errors.ALREADY_EXISTS
     end
 
