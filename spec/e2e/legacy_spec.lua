@@ -143,6 +143,21 @@ describe("HTTP+SSE through two replicas", function()
         clients:expect { op = "end", as = new }
     end)
 
+    it("goes on while Redis does not answer", function()
+        local name = open(a, { a, b })
+        for n = 1, 4 do -- known to the workers of both
+            assert.equal(n, call(name).count)
+        end
+        redis:pause()
+        for n = 5, 8 do
+            assert.equal(n, call(name).count)
+        end
+        redis:resume()
+        for n = 9, 12 do
+            assert.equal(n, call(name).count)
+        end
+    end)
+
     it("goes on through a reload", function()
         local name = open(a, { a, b })
         assert.equal(1, call(name).count)

@@ -399,6 +399,30 @@ describe("router, HTTP+SSE", function()
         web:stop()
     end)
 
+    it("works with a storage of five methods", function()
+        local web = start('storage = shelf,', { workers = 1, before = [[
+            local sessions = {}
+            shelf = {
+                store = function(_, s) sessions[s.id] = s return true end,
+                load = function(_, id)
+                    if sessions[id] then return sessions[id] end
+                    return nil, "session not found", "not_found"
+                end,
+                delete = function(_, id) sessions[id] = nil return true end,
+                delete_expired = function() return 0 end,
+                close = function() return true end,
+            }
+        ]] })
+        local path = "/messages?sessionId=on-the-shelf"
+        local stream = open(web, path)
+        assert.equal(server_of(stream), post(web, path)
+            .headers["x-served-by"])
+        stream:stop()
+        web:wait_for_count("ended", 1)
+        assert.equal(404, post(web, path).status)
+        web:stop()
+    end)
+
     it("keeps a session while its stream is open", function()
         local web = start("session_ttl = 2,")
         local path = "/messages?sessionId=kept"

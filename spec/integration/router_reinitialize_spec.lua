@@ -15,6 +15,7 @@ describe("router, re-initialisation", function()
     local function start(policy, more)
         local web = proxy.start {
             backends = { a, b }, workers = 2,
+            listen = "listen 127.0.0.1:$port2 http2;",
             options = ("storage = %q, policy = %s, max_fails = 0, %s"):format(
                 redis.url, policy or '"reinitialize"', more or ""),
         }
@@ -169,6 +170,22 @@ describe("router, re-initialisation", function()
         assert.equal(#body, seen[#seen].body)
     end)
 
+    it("does so over HTTP/2", function()
+        local id, mine, other = open(one)
+        mine:ask("stop")
+        for n = 1, 2 do
+            local answer = assert(servers.http("http://127.0.0.1:" .. one.port2
+                .. "/mcp", { method = "POST", body = proxy.CALL,
+                flags = { "--http2-prior-knowledge" }, headers = {
+                    ["Mcp-Session-Id"] = id,
+                    ["MCP-Protocol-Version"] = proxy.VERSION,
+                } }))
+            assert.equal("2", answer.version)
+            assert.equal(n, called(answer, other))
+            assert.equal(id, answer.headers["mcp-session-id"])
+        end
+    end)
+
     it("goes on when the client does not wait", function()
         local id, mine, other = open(one)
         mine:ask("stop")
@@ -190,7 +207,13 @@ describe("router, re-initialisation", function()
         stream:wait_for_head("HTTP/1.1 200")
         assert.equal(1, other:ask({ op = "event", data = "here" }).streams)
         stream:wait_for_body("data: here")
+        -- It ends there when the client goes.
         stream:stop()
+        servers.wait_for(function()
+            return other:ask({ op = "event", data = "x" }).streams == 0
+        end, 10, "the backend to notice")
+        servers.wait_for(function() return one:stats().streams == 0 end, 10,
+            "the end of the stream")
     end)
 
     it("keeps the session while there is no other backend", function()
