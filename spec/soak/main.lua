@@ -87,8 +87,8 @@ local opts = { seconds = seconds, say = say }
 if os.getenv("LEAK") == "1" then -- to see that it is noticed
     opts.location = [[
         body_filter_by_lua_block {
-            leak = leak or {}
-            leak[#leak + 1] = ("x"):rep(2000) .. #leak
+            router.leak = router.leak or {}
+            table.insert(router.leak, ("x"):rep(2000) .. #router.leak)
         }
     ]]
 end
