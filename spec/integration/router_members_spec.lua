@@ -170,6 +170,29 @@ describe("router, backends from a function", function()
         assert.matches(" nil", answer, 1, true)
     end)
 
+    it("are read by another worker when one is killed while it reads",
+       function()
+        local web = proxy.start {
+            workers = 2,
+            before = [[
+                function listed()
+                    ngx.shared.mooring:set("spec:reader", ngx.worker.pid())
+                    ngx.sleep(1)
+                    return { "]] .. a.url .. [[" }
+                end]],
+            backends_lua = "listed",
+            options = "backends_interval = 0.1,",
+            server = [[location = /reader { content_by_lua_block {
+                ngx.say(ngx.shared.mooring:get("spec:reader"))
+            } }]],
+        }
+        local pid = wait_for(function()
+            return servers.http(web.url .. "/reader").body:match("%d+")
+        end, 5, "a reader")
+        servers.run { "kill", "-9", pid }
+        has(web, a)
+    end)
+
     it("stay over a reload, without a gap", function()
         list(a, b)
         local web = start()

@@ -5,7 +5,8 @@
 -- result is for all. Every worker looks a few times an interval whether it is
 -- time:
 --
---     busy  somebody reads (expires: that worker may be killed)
+--     busy  somebody reads (it says so with each look; expires soon when that
+--           worker is killed)
 --     due   read already in this interval (expires with it)
 --     list  { tag, text }: what was read last, see router/sources.lua
 --
@@ -32,7 +33,8 @@ local mt = { __index = _M }
 local LOOKS = 4       -- an interval
 local SHORTEST = 0.02 -- seconds between two looks
 local EAGER = 1       -- longest interval, in seconds, while there is no list
-local LIMIT = 30      -- seconds a worker may be busy before another one reads
+local SILENT = 3      -- looks without a word of the one who reads, and
+local LEAST = 1       -- at least so many seconds: it is taken for dead
 
 
 ---
@@ -50,6 +52,8 @@ function _M.new(opts)
         allow = opts.allow,
         on_change = opts.on_change,
         on_failure = opts.on_failure,
+        period = max(opts.source.interval / LOOKS, SHORTEST),
+        reading = false,
         text = nil, peers = nil, -- what members() has returned last
     }, mt)
 end
@@ -116,7 +120,12 @@ end
 
 
 local function look(premature, self)
-    if premature or not self.dict:add(self.busy_key, true, LIMIT) then
+    local patience = max(SILENT * self.period, LEAST)
+    if premature then
+        return
+    elseif self.reading then
+        return self.dict:set(self.busy_key, true, patience)
+    elseif not self.dict:add(self.busy_key, true, patience) then
         return
     end
     local interval = self.source.interval
@@ -124,7 +133,9 @@ local function look(premature, self)
         interval = min(interval, EAGER)
     end
     if self.dict:add(self.due_key, true, interval) then
+        self.reading = true
         refresh(self)
+        self.reading = false
     end
     self.dict:delete(self.busy_key)
 end
@@ -134,7 +145,7 @@ end
 -- Takes part in this worker.
 function _M.start(self)
     ngx.timer.at(0, look, self)
-    ngx.timer.every(max(self.source.interval / LOOKS, SHORTEST), look, self)
+    ngx.timer.every(self.period, look, self)
 end
 
 
