@@ -102,7 +102,7 @@ kill-matrix: ## kill a process at every step of every write to a region; then se
 	@$(MAKE) --no-print-directory $(KILL_MATRIX)
 	@$(KILL_MATRIX)
 	@SEEDED_CC='$(CC) $(STORE_CFLAGS) $(CPPFLAGS)' BUILD=$(BUILD) \
-	    SEEDED_LIBS='$(MR_LIBS) -lcmocka' c/test/seeded $(BUGS)
+	    SEEDED_LIBS='$(MR_LIBS) -lcmocka' c/test/seeded '$(BUGS)'
 
 # Objects of the tests stay, for the next run.
 .SECONDARY: $(TEST_OBJECTS) $(STORE_OBJECTS)

@@ -37,6 +37,8 @@ static int check_header(mr_cache *c, const report *to) {
         return corrupt(to, "header: %s", fault);
     if (atomic_load(&r->journal) != 0)
         return corrupt(to, "the journal is not empty");
+    if (atomic_load(&r->repairing) != 0)
+        return corrupt(to, "a repair that nobody is doing");
     if (r->slot_high > c->slot_count)
         return corrupt(to, "%u slots used of %u", r->slot_high, c->slot_count);
     if (r->cell_high > r->geometry.cell_count)
