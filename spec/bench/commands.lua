@@ -44,7 +44,8 @@ function _M.run(plan)
     end)
     local extra = busy - idle / idle_seconds * busy_seconds
     return {
-        idle_rate = idle / idle_seconds,
+        -- One fewer: what comes at even distances may be at both ends.
+        idle_rate = (idle - 1) / idle_seconds,
         busy_rate = busy / busy_seconds,
         requests = result.requests,
         per_request = math.max(0, extra) / result.requests,

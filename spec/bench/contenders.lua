@@ -13,6 +13,7 @@
 --                    when there is a quicker way; optional
 --     gets           name -> function(cache, id) -> url
 --     dict(size)     bytes of the shared dictionary it needs; optional
+--     lean           the get that takes less memory than the others; optional
 --     module         that it needs; optional
 --     fetched()      how often the remote tier was asked; optional
 
@@ -63,6 +64,7 @@ local storage
 
 _M.mooring = {
     shared = true,
+    lean = "resolve",
     init = function(size)
         storage = require("resty.mooring.routing_storage").new {
             name = "bench", max_local_entries = size, remote = REMOTE, local_ttl = TTL,

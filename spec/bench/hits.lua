@@ -146,8 +146,9 @@ end
 local function note_heaps(all, before, size, results)
     for name, server in pairs(all) do
         local row = row_of(results.heap, { contender = name, size = size },
-            { "per_entry", "grown", "step_ns" })
+            { "per_entry", "lean", "grown", "step_ns" })
         add(row.per_entry, server.answers[1].heap / size)
+        add(row.lean, (server.answers[1].lean or server.answers[1].heap) / size)
         add(row.grown, heap_now(server) - before[name])
         add(row.step_ns, server:ask({ { what = "collect" } })[1].max_cpu_ns)
     end
@@ -202,7 +203,8 @@ end
 --          inserts = { { contender =, size =, ns =, max_ns = }, ... },
 --          compiled = { { contender =, get =, size =, aborts = reasons, bytes = a
 --          look-up allocates }, ... },
---          heap = { { contender =, size =, per_entry = bytes, grown = bytes that
+--          heap = { { contender =, size =, per_entry = bytes, lean = the same where only
+--          the leanest look-up was used, grown = bytes that
 --          all of the look-ups have added, step_ns = longest step of the Lua GC },
 --          ... } }; lists of a number for each
 --          round of each launch

@@ -19,7 +19,8 @@
 --     a CPU; those that make the load are pinned to another one.
 --   * Times are as they were measured: no overhead of ours is subtracted.
 --
--- Prints tables; writes build/bench/results.json and build/bench/*.svg. Exits
+-- Prints tables; writes build/bench/results.json, table.md and *.svg, which
+-- spec/bench/publish puts into the README. Exits
 -- with 1 when something could not be measured or was answered wrongly; a missed
 -- goal is a result like any other.
 
@@ -75,6 +76,7 @@ local function main()
 
     os.execute("mkdir -p '" .. OUT .. "'")
     servers.write_file(OUT .. "/results.json", cjson.encode(results) .. "\n")
+    servers.write_file(OUT .. "/table.md", report.markdown(results))
     local drawn = plots.draw(results, OUT)
     report.say("\nbuild/bench/results.json%s", drawn > 0
         and (" and %d plots, build/bench/*.svg"):format(drawn) or "")

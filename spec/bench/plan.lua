@@ -36,5 +36,5 @@ return {
     churn_sessions = { 10000, 100000 },
     churn_seconds = quick and 5 or 60,
     records = quick and 20000 or 100000, -- in Redis, for misses
-    idle_seconds = quick and 3 or 6,    -- for beacons
+    idle_seconds = quick and 3 or 10,    -- for beacons
 }

@@ -133,7 +133,11 @@ local function heaps(results)
     table.sort(names)
     local sizes = sizes_of(results.heap)
     by_size("bytes of Lua heap an entry, a worker", sizes, names, function(name, size)
-        return by[name][size] and format("%.0f", stats.median(by[name][size].per_entry))
+        local entry = by[name][size]
+        if entry then
+            local all, lean = stats.median(entry.per_entry), stats.median(entry.lean)
+            return lean < all and format("%.0f (resolve: %.0f)", all, lean) or format("%.0f", all)
+        end
     end)
     by_size("longest step of the Lua collector, CPU", sizes, names, function(name, size)
         return by[name][size] and spread(by[name][size].step_ns, ns)
@@ -210,6 +214,26 @@ local function goal_table(rows)
         say("  %-60s%10s  %-40s%s", row.what, row.goal, row.measured, row.verdict)
     end
     say("  (~: the rounds do not agree on it. Median [least .. most] of the rounds.)")
+end
+
+--- The goals as a table for the README, with where the numbers come from.
+-- @return Markdown
+function _M.markdown(results)
+    local m = results.machine
+    local lines = {
+        format("`make bench`%s, %s, commit %s: %s%s, %d cores, %d GiB, %s; load %.2f before, %.2f "
+            .. "after.", results.plan.quick and " QUICK=1" or "", m.date, m.commit, m.cpu,
+            m.virtual and " (virtual)" or "", m.cores, m.memory_gib, m.kernel, m.load_before,
+            m.load_after),
+        "",
+        "| what | goal | median [least .. most] of the rounds | |",
+        "|---|---|---|---|",
+    }
+    for _, row in ipairs(results.goals) do
+        lines[#lines + 1] = format("| %s | %s | %s | %s |", row.what, row.goal, row.measured,
+            row.verdict)
+    end
+    return table.concat(lines, "\n") .. "\n"
 end
 
 --- Prints everything there is.
