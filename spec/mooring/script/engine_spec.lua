@@ -196,6 +196,26 @@ describe("resty.mooring.script.engine", function()
                 :admit(bound(), req))
         end)
 
+        it("gives each a session that no other can spoil", function()
+            local seen = {}
+            local function spoil(s)
+                seen[#seen + 1] = s.id .. " " .. s.metadata.backend_url
+                s.id, s.metadata.backend_url, s.metadata = "other", "u", nil
+            end
+            local twice = { on_evict = spoil, on_unreachable = spoil, admit = spoil }
+            local engine = policy.compile { twice, twice }
+            local s = bound()
+            engine:on_evict(s, "expired")
+            engine:on_unreachable(s, req)
+            assert.equal("some-id", s.id)
+            assert.equal(A.url, s.metadata.backend_url)
+            engine:admit(s, req)
+            assert.equal(6, #seen)
+            for _, text in ipairs(seen) do
+                assert.equal("some-id http://a:1", text)
+            end
+        end)
+
         it("calls all hooks, also when one of them fails", function()
             local calls = {}
             local function hook(name) return function() calls[#calls + 1] = name end end
@@ -280,6 +300,38 @@ describe("resty.mooring.script.engine", function()
             end
         end)
 
+        it("lets scripts remember a backend when all have been made anew", function()
+            local kept, other
+            local engine, id = compile { route = function(_, backends)
+                kept = kept or backends[2]
+                return kept
+            end }
+            assert.equal(B, engine:route(req, BOTH))
+            for weight = 2, 3 do
+                other = { url = B.url, weight = weight }
+                assert.equal(other, engine:route(req, { A, other }))
+                assert.equal(weight, kept.weight)
+            end
+            assert.equal(0, engine:stats()[id].route.errors)
+        end)
+
+        it("takes the answer of a script that waited while all were made anew", function()
+            local engine = compile { route = function(_, backends)
+                local one = backends[2]
+                coroutine.yield()
+                return one
+            end }
+            local co = coroutine.create(function() return engine:route(req, BOTH) end)
+            coroutine.resume(co)
+            local B2 = { url = B.url, weight = 1 }
+            local later = coroutine.create(function()
+                return engine:route(req, { A, B2 })
+            end)
+            coroutine.resume(later)
+            assert.equal(B, select(2, coroutine.resume(co)))
+            assert.equal(B2, select(2, coroutine.resume(later)))
+        end)
+
         it("answers nothing, and asks nobody, when there is no backend", function()
             local engine, id = compile { route = function() return A end }
             assert.is_nil(engine:route(req, {}))
@@ -322,6 +374,9 @@ describe("resty.mooring.script.engine", function()
             ["no time"] = function(s) s.created_at = nil end,
             ["another backend"] = function(s) s.metadata.backend_url = B.url end,
             ["another endpoint"] = function(s) s.metadata.endpoint = nil end,
+            ["metadata that throws when it is read"] = function(s)
+                s.metadata = setmetatable({}, { __index = function() error("no") end })
+            end,
             ["half of its work done"] = function(s) s.metadata.owner = "ann" error("x") end,
         } do
             it("leaves the session as it was after " .. what, function()

@@ -8,6 +8,7 @@ local answers = require "resty.mooring.router.answer"
 local binding = require "resty.mooring.router.binding"
 local hop = require "resty.mooring.router.hop"
 local log = require "resty.mooring.log"
+local record = require "resty.mooring.record"
 local scripts = require "resty.mooring.router.scripts"
 local unreachable = require "resty.mooring.router.unreachable"
 
@@ -49,7 +50,7 @@ end
 function _M.run(router, id)
     local s, err, code = router.storage:load(id)
     local reference = s and s.metadata.backend_url
-    if s and not scripts.admits(router, s) then
+    if s and not scripts.admits(router, record.copy(s)) then
         s, err, code = scripts.refusal(code)
     end
     if not s or not reference then

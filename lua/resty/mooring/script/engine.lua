@@ -21,7 +21,8 @@
 -- request may be killed while it waits: nothing here is left half done by that,
 -- since a call changes only its own slot. What a script does to its arguments
 -- harms nobody: the array of backends is a copy, the backends in it take no
--- changes, and the session is a copy until on_bind has been found in order.
+-- changes, and the session is a copy (admit's is the caller's own), which is
+-- taken over when on_bind has been found in order.
 
 local contract = require "resty.mooring.script.contract"
 local facades = require "resty.mooring.script.facades"
@@ -202,11 +203,13 @@ end
 
 ---
 -- May this request use this session?
--- @param session of the caller's own
+-- @param session of the caller's own, who does not look at it any more: it costs
+--        no copy where there is one policy to ask
 -- @return false when a policy refuses it, else true
 function _M.admit(self, session, req)
-    for _, slot in ipairs(self.chains.admit) do
-        local answer = run(slot, session, req)
+    local chain = self.chains.admit
+    for i, slot in ipairs(chain) do
+        local answer = run(slot, i < #chain and copy(session) or session, req)
         if answer == false then
             return false
         elseif answer ~= nil and answer ~= true then
@@ -232,11 +235,8 @@ local function ask_route(self, slot, req, backends)
     if slot.trusted then
         return run(slot, req, backends)
     end
-    local answer = run(slot, req, self.facades:list(backends))
-    if answer == nil then
-        return nil -- no key of a table
-    end
-    return self.facades:original(answer)
+    return self.facades:original(run(slot, req, self.facades:list(backends)),
+                                 backends)
 end
 
 
@@ -270,7 +270,7 @@ end
 -- @return "forget", "keep" or "reinitialize"
 function _M.on_unreachable(self, session, req)
     for _, slot in ipairs(self.chains.on_unreachable) do
-        local answer = run(slot, session, req)
+        local answer = run(slot, copy(session), req)
         if UNREACHABLE[answer] then
             return answer
         elseif answer ~= nil then
@@ -296,8 +296,7 @@ local function first_change(names, before, after)
 end
 
 
--- Why a session cannot be stored the way on_bind has left it.
-local function spoilt(before, after)
+local function compare(before, after)
     local name = first_change(FIXED, before, after)
     if name then
         return "it must not change session." .. name
@@ -308,6 +307,13 @@ local function spoilt(before, after)
     end
     name = first_change(FIXED_METADATA, before.metadata, after.metadata)
     return name and "it must not change session.metadata." .. name
+end
+
+
+-- Why a session cannot be stored the way on_bind has left it; nil if it can.
+local function spoilt(before, after)
+    local ok, wrong = pcall(compare, before, after)
+    return ok and wrong or not ok and as_text(wrong) or nil
 end
 
 
@@ -347,7 +353,7 @@ end
 -- @param reason "capacity", "expired", "deleted", "gone" or "closed"
 function _M.on_evict(self, session, reason)
     for _, slot in ipairs(self.chains.on_evict) do
-        run(slot, session, reason)
+        run(slot, copy(session), reason)
     end
 end
 
