@@ -31,7 +31,7 @@ return {
     sharing_rounds = quick and 2 or 5,
     wrk_rounds = quick and 2 or 5,
     wrk_seconds = quick and 1 or 2,     -- wrk takes whole seconds
-    counted_requests = quick and 1000 or 3000, -- under callgrind
+    counted_requests = quick and 1000 or 2000, -- under callgrind
     wrk_connections = 64,
     churn_sessions = { 10000, 100000 },
     churn_seconds = quick and 5 or 60,
