@@ -15,7 +15,8 @@
 --
 -- What comes late: the version is read before anything is looked at, so what
 -- changes meanwhile is met at the next request. Requests keep the peer they
--- have.
+-- have. What is adopted while there is more to be learned counts for no
+-- version: requests of sessions go on to ask (sync), by the long way.
 
 local allow = require "resty.mooring.router.allow"
 local backends = require "resty.mooring.router.backends"
@@ -39,6 +40,7 @@ local type = type
 local _M = {}
 local mt = { __index = _M }
 
+local NO_VERSION = 0 -- of the load table
 local TICK = 0.25    -- seconds
 local TRIED = 1000   -- ms after which to look again whether a trial has ended
 
@@ -166,6 +168,9 @@ function _M.adopt(self)
     end
     self.peers:reset(members)
     make_views(self)
+    if self.states:may_learn() then
+        self.version = NO_VERSION
+    end
 end
 
 

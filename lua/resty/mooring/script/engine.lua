@@ -203,8 +203,8 @@ end
 
 ---
 -- May this request use this session?
--- @param session of the caller's own, who does not look at it any more: it costs
---        no copy where there is one policy to ask
+-- @param session of the caller's own, who does not look at it any more: it
+--        costs no copy where there is one policy to ask
 -- @return false when a policy refuses it, else true
 function _M.admit(self, session, req)
     local chain = self.chains.admit

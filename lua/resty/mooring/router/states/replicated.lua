@@ -316,11 +316,18 @@ end
 
 
 ---
+-- Is there something to be learned by settle(), as of the last adopt()?
+function _M.may_learn(self)
+    return self.doubted and clock() - self.failed_at >= RETRY
+end
+
+
+---
 -- Makes sure that the latest is known, if it can be had. May wait, for PATIENCE
--- at most.
+-- at most, and not again for RETRY when that was in vain.
 function _M.settle(self)
     self:adopt()
-    if not self.doubted or clock() - self.failed_at < RETRY then
+    if not self:may_learn() then
         return
     end
     if not is_current(self) then
@@ -330,7 +337,9 @@ function _M.settle(self)
     if reading then
         reading.landed = reading.landed or semaphore.new(0)
         reading.waiting = reading.waiting + 1
-        reading.landed:wait(PATIENCE)
+        if not reading.landed:wait(PATIENCE) then
+            could_not_read(self, "no answer in time")
+        end
     end
     self:adopt()
 end

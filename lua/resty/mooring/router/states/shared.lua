@@ -101,7 +101,7 @@ end
 
 -- There is nothing to read, and nobody else who might have changed anything.
 _M.settle, _M.doubt, _M.expire, _M.tick = nothing, nothing, nothing, nothing
-_M.look = nothing
+_M.look, _M.may_learn = nothing, nothing
 
 
 return _M
