@@ -87,6 +87,19 @@ describe("resty.mooring.redis_storage", function()
             assert.is_true(left > 1.4 * 7200000 and left <= 1.5 * 7200000)
         end)
 
+        it("says what Redis has against it", function()
+            local said
+            redis:cli "CONFIG SET maxmemory 1"
+            finally(function() redis:cli "CONFIG SET maxmemory 0" end)
+            assert.is_true(storage:create_later(make "later", function(...)
+                said = { ... }
+            end))
+            storage:resolve "another" -- takes in replies that have come
+            assert.is_nil(said[1])
+            assert.matches("^could not create the session: OOM", said[2])
+            assert.equal("unavailable", said[3])
+        end)
+
         it("refuses at once what can never be stored", function()
             assert.equal("invalid", select(3, storage:create_later(make "a b")))
             assert.has_error(function() storage:create_later(1) end,

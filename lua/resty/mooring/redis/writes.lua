@@ -115,7 +115,7 @@ end
 
 
 -- The results of create for the reply to an enqueued SET.
-local function created(self, reply, err, code)
+local function created(self, command, reply, err, code)
     if reply == "OK" then
         return true
     elseif reply == false then
@@ -123,7 +123,7 @@ local function created(self, reply, err, code)
     elseif reply == nil then
         return nil, "could not create the session: " .. err, code
     elseif is_error(reply) then
-        return reply_failure(self, "create the session", reply)
+        return reply_failure(self, "create the session", command, reply)
     end
     return unexpected("create the session")
 end
@@ -140,7 +140,7 @@ function _M.create_later(self, s, callback)
         return nil, err, code
     end
     return self.transport:enqueue(command, function(...)
-        callback(created(self, ...))
+        callback(created(self, command, ...))
     end)
 end
 
