@@ -112,6 +112,21 @@ describe("router, on_evict of a policy", function()
             assert.same({ [id] = "gone " .. url_of(id), told = 1 }, notes(two))
         end)
 
+        it("is called for a session whose client does not wait for its end", function()
+            local web = start("storage = storage,", ([[
+                storage = require("resty.mooring.routing_storage").new {
+                    name = "patient", max_local_entries = 10,
+                    remote = require("resty.mooring.redis_storage").new {
+                        url = %q, command_timeout = 10 } }]]):format(redis.url))
+            local id = web:open()
+            redis:cli("CLIENT", "PAUSE", "1500")
+            assert.is_nil(servers.http(web.url .. "/mcp", { method = "DELETE",
+                flags = { "--max-time", "0.5" }, headers = { ["Mcp-Session-Id"] = id } }))
+            servers.wait_for(function() return notes(web)[id] end, 10, "the hook")
+            assert.same({ [id] = "deleted " .. url_of(id), told = 1 }, notes(web))
+            assert.equal(404, web:call(id).status)
+        end)
+
         it("is not called for a session that was only written anew elsewhere", function()
             local id = one:open()
             assert.equal(200, two:call(id).status)

@@ -43,6 +43,18 @@ local function carry(router, id, peer)
 end
 
 
+local function nothing()
+end
+
+
+-- The session has ended, whether the client waits to hear so or not: a request
+-- that is killed now would leave the binding, and what is to be told of its end.
+local function unbind(router, id)
+    ngx.on_abort(nothing)
+    return router.storage:delete(id)
+end
+
+
 ---
 -- Carries a DELETE to the backend of a session and ends the request.
 -- @param router
@@ -66,7 +78,7 @@ function _M.run(router, id)
     local answer = carry(router, id, peer)
     if has_ended(answer.status) then
         local ok
-        ok, err = router.storage:delete(id)
+        ok, err = unbind(router, id)
         if not ok then
             hop.drop(answer)
             log.warn_limited("unbind", "could not remove the ended session ",
