@@ -27,44 +27,38 @@
 --     nothing is pushed, a copy is believed for `local_ttl`.
 --   * The remote cannot be reached: copies that nothing speaks against are
 --     served all the same, marked stale, unless `serve_stale` is off.
+--
+-- Where that is done:
+--
+--     routing/reads.lua   load, resolve: memo, region, stale copies
+--     routing/fetch.lua   misses: from the remote into the region
+--     routing/writes.lua  store, create, update, delete, update_if, remove_if
+--     routing/copies.lua  how copies are put, for how long, and their renewal
+--     routing/remote.lua  remotes that have less than Redis
+--     routing/house.lua   what each call begins with, and the sweep
+--
+-- and here are its options and its life: new, start, ready, close, stats.
 
-local background = require "resty.mooring.background"
 local cache = require "resty.mooring.cache"
 local coherences = require "resty.mooring.coherence"
-local copies = require "resty.mooring.routing.copies"
 local errors = require "resty.mooring.errors"
 local fetching = require "resty.mooring.routing.fetch"
-local log = require "resty.mooring.log"
+local house = require "resty.mooring.routing.house"
 local mooring_ffi = require "resty.mooring.ffi"
 local negatives = require "resty.mooring.negative"
 local options = require "resty.mooring.options"
-local record = require "resty.mooring.record"
+local reads = require "resty.mooring.routing.reads"
 local session = require "resty.mooring.session"
-
-local clock = mooring_ffi.now
+local writes = require "resty.mooring.routing.writes"
 
 local closed = errors.closed
-local copy = record.copy
-local encode = record.encode
 local error = error
-local invalid_id = session.invalid_id
-local fetch = fetching.fetch
 local ipairs = ipairs
-local ngx = ngx
 local setmetatable = setmetatable
 local type = type
 
-local KEEP_SESSION, KEEP_URL = cache.KEEP_SESSION, cache.KEEP_URL
-local QUIETLY = cache.QUIETLY
-local NOT_FOUND = errors.NOT_FOUND
-local TIMEOUT = errors.TIMEOUT
-local UNAVAILABLE = errors.UNAVAILABLE
-
 local _M = { _VERSION = mooring_ffi._VERSION }
 local mt = { __index = _M }
-
-local SWEEP_INTERVAL = 0.1
-local SWEEP_PER_CALL = 4
 
 -- How long copies are believed that no invalidation reaches, in seconds.
 local LOCAL_TTL, LOCAL_TTL_REDIS = 60, 2
@@ -177,444 +171,33 @@ function _M.new(opts)
 end
 
 
--- --------------------------------------------------------- house-keeping --
+-- -------------------------------------------------------------- sessions --
 
-local function sweep(self)
-    if self.closed then
-        return false
-    end
-    return self.cache:sweep_turn()
-end
+_M.load = reads.load
+_M.resolve = reads.resolve
 
-
-local function arm(self)
-    if not self.started and background.available() then
-        self.started = true
-        background.every(SWEEP_INTERVAL, self, sweep, true)
-        if self.listener then
-            self.listener:start()
-        end
-    end
-end
+_M.store = writes.store
+_M.create = writes.create
+_M.create_later = writes.create_later
+_M.update = writes.update
+_M.update_if = writes.update_if
+_M.delete = writes.delete
+_M.remove_if = writes.remove_if
 
 
--- Timers would keep an object for ever that is one request's own (with
--- lua_code_cache off): so a second request has to come by first.
-local function is_lasting(self)
-    if not ngx or ngx.get_phase() == "init_worker" then
-        return true
-    end
-    local ctx = ngx.ctx
-    if not ctx[self] then
-        ctx[self] = true
-        self.requests = self.requests + 1
-    end
-    return self.requests > 1
-end
-
-
--- Where there are no timers, each call sweeps a little.
-local function keep_house(self)
-    if self.started then
-        if self.listener then
-            self.listener:look_after()
-        end
-        return
-    end
-    if background.available() and is_lasting(self) then
-        arm(self)
-    else
-        self.cache:sweep(SWEEP_PER_CALL)
-    end
-end
-
+-- ------------------------------------------------------------------- life --
 
 ---
 -- Arms the sweep, takes part in listening and connects the remote in this nginx
 -- worker. For init_worker_by_lua: without it the second request in a worker
 -- does it.
 function _M.start(self)
-    arm(self)
+    house.arm(self)
     if type(self.remote.start) == "function" then
         self.remote:start()
     end
 end
 
-
--- What every call begins with: nil, message, code; or nothing when all is well.
-local function refuse(self, id, level)
-    if type(id) ~= "string" then
-        error("id must be a string", (level or 2) + 1)
-    end
-    if self.closed then
-        return closed()
-    end
-    local wrong = invalid_id(id, self.max_id_length)
-    if wrong then
-        return nil, wrong, errors.INVALID
-    end
-    keep_house(self)
-end
-
-
--- ------------------------------------------------------------------ reads --
-
--- Looks in the region: the copy, if it may still be believed.
--- @param keep of cache.decode
-local function look(self, id, keep)
-    local entry = self.cache:find(id)
-    if not entry or entry.believed == 0 then
-        return nil
-    end
-    local now = clock()
-    if copies.is_old(self, entry.stamp, now) then
-        return nil
-    end
-
-    local s = self.cache:decode(id, entry, keep)
-    if s and self.tells_expiry and now >= entry.fresh_until then
-        local left = (entry.expires_at - now) / 1000
-        if self.remote:is_due(s, left) then
-            copies.claim_and_renew(self, s, entry.ref)
-        else
-            copies.pass_mark(self, entry)
-        end
-    end
-    return s
-end
-
-
--- The copy while the remote cannot be asked, unless something speaks against
--- it.
-local function stale(self, id)
-    local entry = not self.closed and self.serve_stale and self.cache:find(id)
-    if entry and entry.dead == 0 then
-        local s = self.cache:decode(id, entry)
-        if s then
-            self.stale = self.stale + 1
-            return s, nil, "stale"
-        end
-    end
-end
-
-
--- @param keep of cache.decode
--- The last result is true for a session that others have as well.
-local function slow_load(self, id, keep)
-    local _, err, code = refuse(self, id, 3)
-    if code then
-        return nil, err, code
-    end
-    local s = look(self, id, keep)
-    if s then
-        return s, nil, nil, true
-    end
-    s, err, code = fetch(self, id)
-    if code == UNAVAILABLE or code == TIMEOUT then
-        local known, _, mark = stale(self, id)
-        if known then
-            return known, nil, mark
-        end
-    end
-    return s, err, code
-end
-
-
----
--- Loads a session from the local tier, or from the remote and keeps a copy.
--- @param id string
--- @return a session of the caller's own (with the third result "stale" when the
---         remote could not be asked); or nil, message, code: not_found,
---         invalid, unavailable, timeout, closed, or whatever the remote says
-function _M.load(self, id)
-    if self.inline then
-        self.inline:poll()
-    end
-    local known = self.cache:proto(id)
-    if known then
-        return copy(known)
-    end
-    local s, err, code, shared = slow_load(self, id, KEEP_SESSION)
-    if not s then
-        return nil, err, code
-    end
-    return shared and copy(s) or s, nil, code
-end
-
-
----
--- The backend_url of a session: the hot path, without allocation.
--- @param id string
--- @return string (and "stale" as load); or nil, message, code as load, and
---         invalid for a session that has no backend_url
-function _M.resolve(self, id)
-    if self.inline then
-        self.inline:poll()
-    end
-    local url = self.cache:url(id)
-    if url then
-        return url
-    end
-
-    local s, err, code = slow_load(self, id, KEEP_URL)
-    if not s then
-        return nil, err, code
-    end
-    url = s.metadata.backend_url
-    if not url then
-        return nil, "the session has no backend_url", errors.INVALID
-    end
-    return url, nil, code
-end
-
-
--- ----------------------------------------------------------------- writes --
-
--- create and update of a remote that has neither: not atomic.
-local function emulate(self, s, method)
-    log.warn_once("emulate", "the remote has no create and update: load and ",
-                  "store are used instead, which is not atomic")
-    local found, err, code = self.remote:load(s.id)
-    if not found and code ~= NOT_FOUND then
-        return nil, err, code
-    elseif found and method == "create" then
-        return nil, "session already exists", errors.ALREADY_EXISTS
-    elseif not found and method == "update" then
-        return errors.not_found()
-    end
-    return self.remote:store(s)
-end
-
-
--- Is the remote's session as it was seen? For remotes that cannot compare and
--- act in one step.
-local function is_as_seen(self, id, seen)
-    local current, err, code = self.remote:load(id)
-    if not current then
-        if code == NOT_FOUND then
-            return false
-        end
-        return nil, err, code
-    end
-    return encode(current) == encode(seen)
-end
-
-
-local function emulate_update_if(self, s, seen)
-    local same, err, code = is_as_seen(self, s.id, seen)
-    if not same then
-        return same, err, code
-    end
-    return self.remote:store(s)
-end
-
-
-local function write_remote(self, s, method, seen)
-    local remote = self.remote
-    if type(remote[method]) == "function" then
-        return remote[method](remote, s, seen)
-    elseif seen then
-        return emulate_update_if(self, s, seen)
-    end
-    return emulate(self, s, method)
-end
-
-
-local function write(self, s, method, seen)
-    if type(s) ~= "table" or type(s.id) ~= "string" then
-        error("session must be a session", 2)
-    end
-    local id = s.id
-    local _, err, code = refuse(self, id)
-    if code then
-        return nil, err, code
-    end
-    local text
-    text, err, code = encode(s)
-    if not text then
-        return nil, err, code
-    end
-
-    self.cache:invalidate(id, QUIETLY)
-    local token = self.cache:token(id)
-    local asked = clock()
-    local ok
-    ok, err, code = write_remote(self, s, method, seen)
-    if not ok then
-        if not self.closed then
-            self.cache:invalidate(id, QUIETLY)
-        end
-        return ok, err, code
-    end
-
-    local left = self.tells_expiry and self.remote:lifetime(s)
-    local times = copies.times(self, asked, left)
-    local kept = copies.fill(self, id, s, text, times, token, cache.PUT_BUMP)
-    if not kept and self.coherence and #text <= self.max_record then
-        -- Most often our own write, pushed back to us before its reply was
-        -- read. The session is about to be used.
-        fetching.refetch(self, id)
-    end
-    return true
-end
-
-
----
--- Creates or overwrites a session: in the remote first; if that fails the
--- local tier does not get it.
--- @param s session
--- @return true, or nil, message, code as the remote's store
-function _M.store(self, s)
-    return write(self, s, "store")
-end
-
-
----
--- Stores a session whose id is not taken.
--- @return as store, and already_exists
-function _M.create(self, s)
-    return write(self, s, "create")
-end
-
-
-local function create_in_timer(_, self, s, callback)
-    callback(write_remote(self, s, "create"))
-end
-
-
-local function create_remote_later(self, s, callback)
-    local remote = self.remote
-    if type(remote.create_later) == "function" then
-        return remote:create_later(s, callback)
-    end
-    local ok, err = ngx.timer.at(0, create_in_timer, self, s, callback)
-    if not ok then
-        return nil, "could not make a timer: " .. err, UNAVAILABLE
-    end
-    return true
-end
-
-
----
--- create without waiting, for phases of nginx that cannot. The local tier knows
--- the session at once, and keeps it while the remote cannot say that the id is
--- taken: for callers who are sure of the session until they are told otherwise.
--- @param callback function(created, message, code), called in a timer with what
---        create would have returned
--- @return true, or nil, message, code as create: nothing is under way then
-function _M.create_later(self, s, callback)
-    if type(s) ~= "table" or type(s.id) ~= "string" then
-        error("session must be a session", 2)
-    end
-    local id = s.id
-    local _, err, code = refuse(self, id)
-    if code then
-        return nil, err, code
-    end
-    local text
-    text, err, code = encode(s)
-    if not text then
-        return nil, err, code
-    elseif look(self, id, KEEP_URL) then
-        return nil, "session already exists", errors.ALREADY_EXISTS
-    end
-
-    local left = self.tells_expiry and self.remote:lifetime(s)
-    copies.fill(self, id, s, text, copies.times(self, clock(), left),
-                self.cache:token(id), 0)
-    return create_remote_later(self, s, function(created, message, why)
-        if not created and why ~= UNAVAILABLE and why ~= TIMEOUT
-           and not self.closed
-        then
-            self.cache:invalidate(id, QUIETLY)
-        end
-        callback(created, message, why)
-    end)
-end
-
-
----
--- Overwrites a session that is there.
--- @return as store, and not_found
-function _M.update(self, s)
-    return write(self, s, "update")
-end
-
-
--- Removes the copy, asks the remote, and removes what was filled meanwhile.
--- The hook hears of it only when the session is really gone.
-local function delete_both(self, id, ask)
-    self.cache:invalidate(id, cache.DELETED)
-    local held = self.cache:hold_back(id)
-
-    local result, err, code = ask()
-    if not self.closed then
-        self.cache:invalidate(id, (held or not result) and QUIETLY
-                                  or cache.DELETED)
-    end
-    if result then
-        self.cache:release(held)
-    end
-    return result, err, code
-end
-
-
----
--- Deletes a session from both tiers; an unknown id is no error.
--- @param id string
--- @return true, or nil, message, code as the remote's delete
-function _M.delete(self, id)
-    local _, err, code = refuse(self, id)
-    if code then
-        return nil, err, code
-    end
-    return delete_both(self, id, function()
-        return self.remote:delete(id)
-    end)
-end
-
-
-local function emulate_remove_if(self, id, seen)
-    local same, err, code = is_as_seen(self, id, seen)
-    if not same then
-        return same, err, code
-    end
-    return self.remote:delete(id)
-end
-
-
----
--- Overwrites a session only while it is still as it was seen.
--- @param s session
--- @param seen session of that id as returned by load
--- @return true, false when it is another one by now or gone; or nil, message,
---         code as store
-function _M.update_if(self, s, seen)
-    return write(self, s, "update_if", seen)
-end
-
-
----
--- Deletes a session only while it is still as it was seen.
--- @param id string
--- @param seen session as returned by load
--- @return true when it was deleted, false when it is another one by now or
---         gone; or nil, message, code as delete
-function _M.remove_if(self, id, seen)
-    local _, err, code = refuse(self, id)
-    if code then
-        return nil, err, code
-    end
-    return delete_both(self, id, function()
-        if type(self.remote.remove_if) == "function" then
-            return self.remote:remove_if(id, seen)
-        end
-        return emulate_remove_if(self, id, seen)
-    end)
-end
-
-
--- ------------------------------------------------------------------- life --
 
 ---
 -- Delegates to the remote. Copies are looked up again afterwards if it deleted
