@@ -15,7 +15,7 @@ describe("resty.mooring.router.health", function()
         it(":claim_trial " .. what, function()
             local self = health.new {
                 prefix = "x", max_fails = 1, fail_timeout = 10,
-                dict = { add = function() return case[1][1], case[1][2] end },
+                dict = { safe_add = function() return case[1][1], case[1][2] end },
             }
             assert.equal(case[2], self:claim_trial(URL))
         end)

@@ -51,6 +51,20 @@ end
 
 
 ---
+-- Adds to a count in a dictionary, which is made if there is room for it: other
+-- entries are not pushed out.
+-- @return false when it could not be added
+function _M.add_to(dict, name, n)
+    if dict:incr(name, n) then
+        return true
+    end
+    local ok, err = dict:safe_add(name, 0)
+    return (ok or err == "exists") and dict:incr(name, n) ~= nil
+end
+local add_to = _M.add_to
+
+
+---
 -- Counts one event.
 function _M.add(self, name)
     local now = self.now
@@ -67,7 +81,7 @@ function _M.flush(self)
     end
     for name, count in pairs(self.now) do
         local new = count - told[name]
-        if new ~= 0 and dict:incr(self.prefix .. name, new, 0) then
+        if new ~= 0 and add_to(dict, self.prefix .. name, new) then
             told[name] = count
         end
     end

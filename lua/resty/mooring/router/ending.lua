@@ -47,8 +47,8 @@ local function nothing()
 end
 
 
--- The session has ended, whether the client waits to hear so or not: a request
--- that is killed now would leave the binding, and what is to be told of its end.
+-- The session has ended, whether its client waits to hear so or not: a request
+-- killed now would leave the binding, and nobody would hear of its end.
 local function unbind(router, id)
     ngx.on_abort(nothing)
     return router.storage:delete(id)

@@ -109,8 +109,8 @@ end
 -- May this request be the one that tries? Yes when nobody can note it: whoever
 -- is told no chooses again, and would for ever.
 function _M.claim_trial(self, url)
-    local ok, err = self.dict:add(key(self, "trial", url), true,
-                                  self.fail_timeout)
+    local ok, err = self.dict:safe_add(key(self, "trial", url), true,
+                                       self.fail_timeout)
     return ok == true or err ~= "exists"
 end
 

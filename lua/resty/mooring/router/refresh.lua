@@ -119,20 +119,29 @@ local function refresh(self)
 end
 
 
+-- Notes something for all workers; false when it is noted already. Where there
+-- is no room for notes each worker is on its own: none is made at the cost of
+-- another entry.
+local function note(self, key, seconds)
+    local _, err = self.dict:safe_add(key, true, seconds)
+    return err ~= "exists"
+end
+
+
 local function look(premature, self)
     local patience = max(SILENT * self.period, LEAST)
     if premature then
         return
     elseif self.reading then
-        return self.dict:set(self.busy_key, true, patience)
-    elseif not self.dict:add(self.busy_key, true, patience) then
+        return self.dict:safe_set(self.busy_key, true, patience)
+    elseif not note(self, self.busy_key, patience) then
         return
     end
     local interval = self.source.interval
     if not stored(self) then
         interval = min(interval, EAGER)
     end
-    if self.dict:add(self.due_key, true, interval) then
+    if note(self, self.due_key, interval) then
         self.reading = true
         refresh(self)
         self.reading = false

@@ -4,8 +4,9 @@
 -- How often the functions of policies were called, failed, and how long they
 -- took, in all workers. The engine counts in this one; what is new goes into
 -- the shared dictionary once a second, as in router/counters.lua, where it
--- outlives workers and reloads.
+-- outlives workers and reloads. What finds no room there stays this worker's.
 
+local add_to = require("resty.mooring.router.counters").add_to
 local ipairs = ipairs
 local setmetatable = setmetatable
 
@@ -41,7 +42,7 @@ function _M.flush(self)
         for _, field in ipairs(FIELDS) do
             local key = key_of(self, slot, field)
             local new = slot[field] - (told[key] or 0)
-            if new ~= 0 and dict:incr(key, new, 0) then
+            if new ~= 0 and add_to(dict, key, new) then
                 told[key] = slot[field]
             end
         end
@@ -58,7 +59,8 @@ function _M.totals(self)
     for _, slot in ipairs(dict and self.engine.slots or {}) do
         local counts = totals[slot.policy][slot.name]
         for _, field in ipairs(FIELDS) do
-            counts[field] = dict:get(key_of(self, slot, field)) or 0
+            counts[field] = dict:get(key_of(self, slot, field))
+                            or counts[field]
         end
     end
     return totals

@@ -377,15 +377,20 @@ function _M.expire(self)
 end
 
 
+-- Is it this worker's turn to read? Yes when nobody can note it.
+local function is_due(self)
+    local _, err = self.dict:safe_add(self.poll_key, true, POLL)
+    return err ~= "exists"
+end
+
+
 ---
 -- What there is to do several times a second in each worker.
 function _M.tick(self)
     self:adopt()
     if clock() - self.failed_at < RETRY or is_under_way(self) then
         return
-    elseif self.doubted
-           or not self.is_watched() and self.dict:add(self.poll_key, true, POLL)
-    then
+    elseif self.doubted or not self.is_watched() and is_due(self) then
         read(self)
     end
 end
