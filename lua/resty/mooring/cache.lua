@@ -15,25 +15,29 @@
 -- come. So no worker ever tells another about a change, and the memo needs no
 -- cleaning: it holds at most one entry for each slot.
 --
--- Hooks are called from here (resty.mooring.evictions).
+-- Hooks are called from here (resty.mooring.evictions). Two parts of a cache
+-- are elsewhere:
+--
+--     cache/region.lua  names, and how a region is opened
+--     cache/belief.lua  tokens, epoch, lease, server, doubts
 
+local belief = require "resty.mooring.cache.belief"
 local errors = require "resty.mooring.errors"
 local evictions = require "resty.mooring.evictions"
 local log = require "resty.mooring.log"
 local mooring_ffi = require "resty.mooring.ffi"
 local record = require "resty.mooring.record"
+local region = require "resty.mooring.cache.region"
 
 local C = mooring_ffi.C
 local ffi = mooring_ffi.ffi
 local clock = mooring_ffi.now
 
-local collectgarbage = collectgarbage
 local decode = record.decode
 local error = error
 local ffi_new = ffi.new
 local ffi_string = ffi.string
 local notify = evictions.notify
-local pairs = pairs
 local setmetatable = setmetatable
 local tonumber = tonumber
 local type = type
@@ -41,8 +45,7 @@ local type = type
 local _M = {}
 local mt = { __index = _M }
 
-local NEVER = 1e300
-_M.NEVER = NEVER
+_M.NEVER = belief.NEVER
 
 -- Reasons an entry leaves for (enum mr_reason), and what hooks are told.
 local QUIETLY, DELETED, VANISHED, CLOSED = 0, 3, 4, 5
@@ -63,10 +66,6 @@ local STATS = { "entries", "max_entries", "bytes_used", "max_bytes",
 
 local MAX_TAG = 1023 -- MR_TAGS - 1
 
--- Room for ids and records where nobody says how much: twice a usual one. Pages
--- that are never touched are never taken from the system.
-local BYTES_PER_ENTRY = 512
-
 -- A ref is a generation times this plus a slot (MR_SLOT_BITS).
 local SLOTS = 16777216
 
@@ -78,61 +77,6 @@ local STEP = 2048
 local MANY, SOON = 256, 0.01
 
 
--- ------------------------------------------------------ objects by name --
-
--- Caches of this VM that are in use. Two of one name with different remotes
--- would hand each other entries of another store.
-local live = setmetatable({}, { __mode = "k" })
-
-
-local function clash(name, fingerprint)
-    for cache in pairs(live) do
-        if cache.name == name and cache.fingerprint ~= fingerprint then
-            return cache
-        end
-    end
-end
-
-
-local function check_name(name, fingerprint, level)
-    if name and clash(name, fingerprint) then
-        collectgarbage() -- one that nobody holds any more is no clash
-        if clash(name, fingerprint) then
-            error('opts.name "' .. name .. '" is in use by a storage with '
-                  .. "another remote; close that one or choose another name",
-                  level + 1)
-        end
-    end
-end
-
-
--- ---------------------------------------------------------- construction --
-
-local function open_region(opts)
-    local fingerprint = opts.fingerprint or ""
-    local c_opts = ffi_new("mr_cache_options")
-    c_opts.name = opts.name
-    c_opts.name_len = opts.name and #opts.name or 0
-    c_opts.fingerprint = fingerprint
-    c_opts.fingerprint_len = #fingerprint
-    c_opts.max_entries = opts.max_entries
-    c_opts.max_value = opts.max_record
-    c_opts.max_bytes = opts.max_bytes or opts.max_entries * BYTES_PER_ENTRY
-    c_opts.slide = (opts.slide or 0) * 1000
-    c_opts.carry_over = opts.carry_over and 1 or 0
-
-    local out = ffi_new("mr_cache *[1]")
-    local err = ffi_new("char[256]")
-    local rc = C.mr_cache_open(c_opts, out, err, 256)
-    if rc ~= OK then
-        return nil, ffi_string(err)
-    end
-    -- A closure, not C.mr_cache_close itself: a finalizer may run while the VM
-    -- is being torn down, when the library handle is already gone.
-    return ffi.gc(out[0], function(handle) C.mr_cache_close(handle) end)
-end
-
-
 ---
 -- Opens the region.
 -- @param opts table: name, fingerprint, max_entries, max_bytes, max_record
@@ -141,9 +85,9 @@ end
 -- @return the cache; raises when there is no region to be had
 function _M.new(opts, level)
     level = (level or 1) + 1
-    check_name(opts.name, opts.fingerprint, level)
+    region.check_name(opts.name, opts.fingerprint, level)
 
-    local handle, err = open_region(opts)
+    local handle, err = region.open(opts)
     if not handle then
         error("could not open the local tier: " .. err, level)
     end
@@ -158,7 +102,7 @@ function _M.new(opts, level)
         ref_out = ffi_new("double[1]"),
     }, mt)
     evictions.init(self, opts.on_evict)
-    live[self] = true
+    region.enter(self)
 
     return self
 end
@@ -267,29 +211,20 @@ function _M.decode(self, id, entry, keep)
 end
 
 
--- ---------------------------------------------------------------- tokens --
+-- ---------------------------------------------------------------- belief --
 
----
--- The validity token of id, to be taken before a remote command is queued.
-function _M.token(self, id)
-    local token = ffi_new("mr_token")
-    C.mr_cache_token(self.handle, id, #id, token)
-    return token
-end
-
-
----
--- Has nothing happened to the session since its token was taken?
-function _M.is_valid(self, id, token)
-    return C.mr_cache_token_valid(self.handle, id, #id, token) ~= 0
-end
-
-
----
--- Disbelieves every entry; each is verified or dropped at its next look.
-function _M.bump_epoch(self)
-    C.mr_cache_bump_epoch(self.handle)
-end
+_M.token = belief.token
+_M.is_valid = belief.is_valid
+_M.bump_epoch = belief.bump_epoch
+_M.instance = belief.instance
+_M.lease = belief.lease
+_M.set_lease = belief.set_lease
+_M.is_leased = belief.is_leased
+_M.is_unleased = belief.is_unleased
+_M.server = belief.server
+_M.set_server = belief.set_server
+_M.doubt = belief.doubt
+_M.flush = belief.flush
 
 
 -- ------------------------------------------------------------------ tags --
@@ -406,73 +341,6 @@ function _M.renew(self, ref, fresh_until, expires_at)
 end
 
 
--- ------------------------------------------------------------- coherence --
-
----
--- 16 hexadecimal digits that no other region has.
-function _M.instance(self)
-    local out = ffi_new("char[17]")
-    C.mr_cache_instance(self.handle, out)
-    return ffi_string(out)
-end
-
-
----
--- Until when hits are believed, in ms of the region's clock; NEVER: for ever.
-function _M.lease(self)
-    return C.mr_cache_lease(self.handle)
-end
-
-
-function _M.set_lease(self, until_ms)
-    C.mr_cache_set_lease(self.handle, until_ms)
-end
-
-
----
--- Does a lease hold that ends unless it is renewed?
-function _M.is_leased(self)
-    local lease = C.mr_cache_lease(self.handle)
-    return lease ~= NEVER and clock() < lease
-end
-
-
----
--- Are entries believed without a lease, for their own time?
-function _M.is_unleased(self)
-    return C.mr_cache_lease(self.handle) == NEVER
-end
-
-
----
--- Which server the originals are on, as a number; 0: not known.
-function _M.server(self)
-    return C.mr_cache_server(self.handle)
-end
-
-
----
--- @return true when it was another server before: nothing is believed now
-function _M.set_server(self, server)
-    return C.mr_cache_set_server(self.handle, server) == 1
-end
-
-
----
--- Keeps an entry, but not as a hit: its original has changed elsewhere.
--- @return true when there is such an entry
-function _M.doubt(self, id)
-    return C.mr_cache_doubt(self.handle, id, #id) == 1
-end
-
-
----
--- All originals are gone.
-function _M.flush(self)
-    C.mr_cache_flush(self.handle)
-end
-
-
 -- ---------------------------------------------------------- house-keeping --
 
 ---
@@ -545,7 +413,7 @@ end
 -- Gives the region up: a named one is detached from, a private one is cleared
 -- first (reason "closed").
 function _M.close(self)
-    live[self] = nil
+    region.leave(self)
     if not self.name then
         while C.mr_cache_clear(self.handle, CLOSED, STEP) > 0 do
             notify(self)
