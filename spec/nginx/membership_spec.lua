@@ -93,6 +93,36 @@ describe("resty.mooring.router.membership", function()
         assert.is_true(takes_the_short_way())
     end)
 
+    describe("where no label is left", function()
+        local C = "http://10.0.0.3:80"
+        local views, all
+
+        setup(function()
+            all = loads.open "spec membership, full"
+            local labels = { all:label(A), all:label(B) }
+            for i = 1, 1021 do
+                all:label("http://taken:" .. i)
+            end
+            for i, n in ipairs { 4, 8 } do
+                for _ = 1, n do
+                    all:begin(labels[i])
+                end
+            end
+        end)
+        before_each(function()
+            views = membership.new { name = "spec", load = all, storage = {},
+                source = sources.open({ A, B, { url = C, weight = 2 } }, 5),
+                max_fails = 0, fail_timeout = 10 }:candidates()
+        end)
+
+        it("shows a backend that is not counted as busy as the others", function()
+            assert.same({ 4, 8, 12 }, { views[1].inflight, views[2].inflight,
+                views[3].inflight })
+            assert.equal(0, views[3].sessions)
+            assert.is_nil(views[3].other)
+        end)
+    end)
+
     it("waits once, not with each request, while no answer comes", function()
         answer {}
         set:sync()

@@ -34,6 +34,7 @@ local _M = {}
 local mt = { __index = _M }
 
 local NONE = 0
+_M.NONE = NONE
 
 
 ---

@@ -22,6 +22,7 @@ local allow = require "resty.mooring.router.allow"
 local backends = require "resty.mooring.router.backends"
 local errors = require "resty.mooring.errors"
 local healths = require "resty.mooring.router.health"
+local loads = require "resty.mooring.router.load"
 local peers = require "resty.mooring.router.peers"
 local refresh = require "resty.mooring.router.refresh"
 local replicated = require "resty.mooring.router.states.replicated"
@@ -42,6 +43,7 @@ local mt = { __index = _M }
 
 local NO_VERSION = 0 -- of the load table
 local TICK = 0.25    -- seconds
+local MEAN_AGE = 50  -- ms until the mean load is found out anew
 local TRIED = 1000   -- ms after which to look again whether a trial has ended
 
 local SEVERITY = { up = 0, draining = 1, down = 2 }
@@ -69,16 +71,44 @@ local function open_states(self, storage)
 end
 
 
+-- The mean load of the backends that are counted, for a weight of 1.
+local function mean_of(self, count)
+    local sum, weight = 0, 0
+    for _, view in ipairs(self.views) do
+        if view.label ~= loads.NONE then
+            sum, weight = sum + count(self.load, view.label),
+                          weight + view.weight
+        end
+    end
+    return weight > 0 and sum / weight or 0
+end
+
+
 -- What a policy sees of a backend: its load is looked up when it is asked for.
-local function view_meta(load)
-    local fields = {
-        inflight = load.inflight,
-        sessions = load.sessions,
-    }
+-- One that is not counted is as busy as the others are: were it idle, policies
+-- would send everything there.
+local function view_meta(self)
+    local counts = { inflight = self.load.inflight,
+                     sessions = self.load.sessions }
+    local means, due = {}, { inflight = 0, sessions = 0 }
+
+    local function mean(name)
+        local now = clock()
+        if now >= due[name] then
+            means[name], due[name] = mean_of(self, counts[name]), now + MEAN_AGE
+        end
+        return means[name]
+    end
+
     return {
         __index = function(view, name)
-            local field = fields[name]
-            return field and field(load, view.label)
+            local count = counts[name]
+            if not count then
+                return nil
+            elseif view.label == loads.NONE then
+                return mean(name) * view.weight
+            end
+            return count(self.load, view.label)
         end,
     }
 end
@@ -97,10 +127,10 @@ function _M.new(opts)
         load = load,
         source = opts.source,
         on_change = function() load:bump_version() end,
-        view_meta = view_meta(load),
         version = nil,   -- that this worker has adopted
         recheck_at = huge,
     }, mt)
+    self.view_meta = view_meta(self)
     self.allow = allow.new(opts.allow, self.dict, self.name, function()
         self.states:expire()
     end)
