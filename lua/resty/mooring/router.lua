@@ -34,6 +34,9 @@
 --     $mooring_moves     how often the request was sent again to a backend that
 --                        has taken its session over (router/reinitialize.lua)
 --
+-- What becomes of requests that are not simply sent on is in
+-- router/outcomes.lua.
+--
 -- A request of a known session costs one look into the storage, one into a
 -- table of peers, and one call that counts it and tells whether that table is
 -- still right; its body is not read, no table is made.
@@ -41,12 +44,10 @@
 local admin = require "resty.mooring.router.admin"
 local allow = require "resty.mooring.router.allow"
 local answer = require "resty.mooring.router.answer"
-local binding = require "resty.mooring.router.binding"
 local choice = require "resty.mooring.router.choice"
 local cjson = require "cjson"
 local counters = require "resty.mooring.router.counters"
 local disowned = require "resty.mooring.router.disowned"
-local errors = require "resty.mooring.errors"
 local forward = require "resty.mooring.router.forward"
 local hop = require "resty.mooring.router.hop"
 local key = require "resty.mooring.router.key"
@@ -59,8 +60,8 @@ local membership = require "resty.mooring.router.membership"
 local mooring_ffi = require "resty.mooring.ffi"
 local operators = require "resty.mooring.router.operators"
 local options = require "resty.mooring.options"
+local outcomes = require "resty.mooring.router.outcomes"
 local policy = require "resty.mooring.policy"
-local references = require "resty.mooring.router.reference"
 local reinitialize = require "resty.mooring.router.reinitialize"
 local requests = require "resty.mooring.router.requests"
 local script_counts = require "resty.mooring.router.script_counts"
@@ -227,110 +228,6 @@ function _M.init_worker(self)
     self.engine:start(self.name, ngx.worker.id() or 0)
     self.streams:start()
     ngx.timer.every(FLUSH_INTERVAL, flush, self)
-end
-
-
--- ------------------------------------------------------------- outcomes --
-
----
--- Notes what became of the request.
--- @param result one of the outcomes in resty.mooring.router.counters
-function _M.note(self, result)
-    ngx.var.mooring_result = result
-    self.counters:add(result)
-end
-
-
----
--- Answers the request with an error and ends it.
--- @param kind see resty.mooring.router.answer
-function _M.refuse(self, kind)
-    return answer.send(self, kind)
-end
-
-
----
--- Ends a request whose id could not be resolved.
--- @param err, code as the storage returned them
-function _M.unresolved(self, id, err, code)
-    if code == errors.NOT_FOUND then
-        return self:refuse("not_found")
-    elseif code == errors.INVALID and binding.invalid_id(self, id) then
-        return self:refuse("invalid")
-    end
-    log.warn_limited("resolve", "could not look up the session ", log.id(id),
-                     ": ", err or "its record has no backend_url")
-    return self:refuse("unavailable")
-end
-
-
----
--- Ends a request whose session is bound to what may not be dialled. The binding
--- stays: it may be this configuration that is wrong.
-function _M.not_allowed(self, id, reference)
-    local url = references.strip(reference)
-    log.warn_limited("allow", "the session ", log.id(id), " is bound to ",
-                     #url <= 256 and ngx.escape_uri(url, 0) or "a long URL",
-                     ", which is neither a backend nor allowed")
-    return self:refuse("not_allowed")
-end
-
-
----
--- The peer a session is bound to. May wait for the store. Ends the request when
--- that may not be dialled.
--- @return peer; nil when the backend was dropped since the session was bound:
---         then the session is to be taken for unknown, and its binding goes
-function _M.peer_of(self, id, reference)
-    self.set:sync()
-    local peer, why = self.peers:find(reference)
-    if peer then
-        return peer
-    elseif why == "dropped" then
-        self.disowned:add(id, reference)
-        return nil
-    end
-    return self:not_allowed(id, reference)
-end
-
-
----
--- The session the current request was sent on for, nil for none. For phases
--- behind the access phase.
-function _M.session_id(self)
-    return self.requests.ids[key_of()]
-end
-
-
----
--- The backend of a session cannot be connected to. Ends the request.
--- @param peer as the session is bound to it
-function _M.gone(self, id, peer)
-    return unreachable.forget(self, id, peer)
-end
-
-
----
--- Lets another backend take a session over, and sends the request there.
--- @param s the session as load has returned it
--- @param gone URL of the backend it had
-function _M.reinitialize(self, id, s, gone)
-    return reinitialize.run(self, id, s, gone)
-end
-
-
----
--- Sends the request to where its session is by now.
-function _M.resend(self)
-    return reinitialize.resend(self)
-end
-
-
----
--- Was the request sent to the backend of its session?
-function _M.is_bound(_, var)
-    local result = var.mooring_result
-    return result == "bound" or result == "stale"
 end
 
 
@@ -508,6 +405,10 @@ end
 
 
 for name, method in pairs(operators) do
+    _M[name] = method
+end
+
+for name, method in pairs(outcomes) do
     _M[name] = method
 end
 
