@@ -19,11 +19,14 @@ local hop = require "resty.mooring.router.hop"
 local http1 = require "resty.mooring.router.http1"
 local jsonrpc = require "resty.mooring.router.jsonrpc"
 
+local clock = require("resty.mooring.ffi").now
 local concat = table.concat
 local decode = cjson.decode
 local find = string.find
 local gmatch = string.gmatch
 local lower = string.lower
+local match = string.match
+local max = math.max
 local pairs = pairs
 local type = type
 
@@ -108,23 +111,28 @@ local function response_in_events(text)
 end
 
 
--- Reads the response to `initialize`.
+-- Reads the response to `initialize`, for TIMEOUT in all. Each line of an event
+-- stream is looked at once.
 local function read_response(answer)
     local kind = http1.single(answer.headers, "content-type")
     local is_stream = kind and find(kind, "text/event-stream", 1, true) == 1
     local sock, parts, seen = answer.sock, {}, 0
-    sock:settimeout(TIMEOUT)
-    while seen <= MAX_RESULT do
+    local deadline = clock() + TIMEOUT
+    while seen <= MAX_RESULT and clock() < deadline do
+        sock:settimeout(max(1, deadline - clock()))
         local part = sock:receiveany(65536)
         if not part then
             break
         end
         seen = seen + #part
         parts[#parts + 1] = part
-        local found = is_stream and find(part, "[\r\n]")
-                      and response_in_events(concat(parts))
-        if found then
-            return found
+        if is_stream and find(part, "[\r\n]") then
+            local text = concat(parts)
+            local found = response_in_events(text)
+            if found then
+                return found
+            end
+            parts = { match(text, "^.*[\r\n](.*)$") }
         end
     end
     local text = concat(parts)
