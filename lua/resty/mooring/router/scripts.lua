@@ -168,7 +168,10 @@ function _M.verdict(router, session, req)
     if not engine.has.on_unreachable then
         return "forget"
     end
-    local verdict = engine:on_unreachable(session, req or _M.request(router))
+    req = req or _M.request(router)
+    -- An error_page starts with another ngx.ctx, without what `key` has found.
+    req.session_id = req.session_id or session.id
+    local verdict = engine:on_unreachable(session, req)
     if verdict == "reinitialize" and not replay.body_of(session) then
         return "forget"
     end
