@@ -66,6 +66,15 @@ static int check_heap(const mr_cache *c, const mr_heap *h, const char *name,
     return MR_OK;
 }
 
+/* UINT64_MAX is the place of a record that is being replaced, and only while
+ * the lock is held. */
+static int check_seen(const mr_cache *c, const report *to) {
+    for (uint32_t i = 0; i < *c->lru.count; i++)
+        if (mr_heap_key(&c->lru.nodes[i]) == UINT64_MAX)
+            return corrupt(to, "LRU heap: node %u would never leave", i);
+    return MR_OK;
+}
+
 /* Marks the cells of all live entries, counting both. */
 static int check_records(mr_cache *c, const report *to) {
     const mr_region *r = c->region;
@@ -221,6 +230,8 @@ static int check_locked(mr_cache *c, const report *to) {
         rc = check_index(c, to);
     if (rc == MR_OK)
         rc = check_heap(c, &c->lru, "LRU", to);
+    if (rc == MR_OK)
+        rc = check_seen(c, to);
     if (rc == MR_OK)
         rc = check_heap(c, &c->expiry, "expiry", to);
     return rc;

@@ -159,6 +159,9 @@ static int make_room(mr_cache *c, putting *w) {
         mr_heap_update(&c->lru, w->old - 1, UINT64_MAX);
     while (rc == MR_OK && !fits(c, w))
         rc = evict_one(c, w);
+    if (rc != MR_OK && w->old != 0)
+        mr_heap_update(&c->lru, w->old - 1,
+                       mr_slot_tick(&c->slots[w->old - 1]));
     return rc;
 }
 

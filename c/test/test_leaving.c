@@ -372,6 +372,23 @@ static void test_what_leaves_in_vain_is_handed_back(void **state) {
     mr_cache_close(c);
 }
 
+/* A put that found no room in the end has left the record it was to replace
+ * where it was in the order of use: not behind all others for ever. */
+static void test_a_put_in_vain_leaves_the_order_alone(void **state) {
+    mr_cache *c = open_private(2, 0, 0);
+
+    (void)state;
+    for (uint32_t i = 0; i < c->slot_count; i++)
+        atomic_store(&c->slots[i].generation, MR_LAST_GENERATION - 2);
+    for (uint32_t i = 0; i + 1 < c->slot_count; i++)
+        assert_int_equal(put(c, "a", "v", 1), MR_OK);
+    assert_int_equal(put(c, "b", "v", 2), MR_OK);
+    assert_int_equal(put(c, "b", "w", 3), MR_FULL);
+    assert_value(c, "b", "v", 4);
+    assert_sound(c);
+    mr_cache_close(c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_find_removes_what_has_expired),
@@ -390,6 +407,7 @@ int main(void) {
         cmocka_unit_test(test_counters),
         cmocka_unit_test(test_generations_do_not_wrap),
         cmocka_unit_test(test_what_leaves_in_vain_is_handed_back),
+        cmocka_unit_test(test_a_put_in_vain_leaves_the_order_alone),
     };
 
     return cmocka_run_group_tests_name("leaving", tests, NULL, NULL);
