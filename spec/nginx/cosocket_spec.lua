@@ -118,9 +118,14 @@ describe("resty.mooring.transport.cosocket", function()
                 return collectgarbage("count")
             end
             many(2000)
-            local before = many(100)
-            local growth = many(10000) - before
-            assert.is_true(growth < 32, growth .. " KiB more")
+            -- What other specs have left behind goes, and comes, once: a leak
+            -- shows each time.
+            local least = math.huge
+            for _ = 1, 4 do
+                local before = many(100)
+                least = math.min(least, many(3000) - before)
+            end
+            assert.is_true(least < 10, least .. " KiB more")
         end)
     end)
 
