@@ -11,8 +11,8 @@
 --     gone           the backend does not answer: the session is forgotten
 --     reinitialize   another backend takes it over; resend goes there
 --
--- Another replica may end the session or bind it anew at any time: only the very
--- binding that was seen is taken back (router/unreachable.lua) or over
+-- Another replica may end the session or bind it anew at any time: only the
+-- very binding that was seen is taken back (router/unreachable.lua) or over
 -- (router/reinitialize.lua).
 --
 -- These are methods of resty.mooring.router.
