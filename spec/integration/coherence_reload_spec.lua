@@ -92,10 +92,10 @@ describe("a reload", function()
     it("ends old workers within 2 s of their last request", function()
         local done = {}
         for i, pid in ipairs(b:worker_pids()) do
-            done[i] = b:begin({ op = "linger", seconds = 1, what = { op = "resolve", id = "x" } },
+            done[i] = b:begin({ op = "linger", seconds = 4, what = { op = "resolve", id = "x" } },
                               pid)
         end
-        wait_for(function() return b:ask({ op = "lingering" }).value == 2 end, 5)
+        wait_for(function() return b:ask({ op = "lingering" }).value == 2 end, 10)
         b:reload()
         for _, wait in ipairs(done) do
             assert.equal("not_found", wait().code)
