@@ -264,8 +264,8 @@ describe("router, the load of each backend:", function()
         a:ask { op = "answer" }
         ending:wait()
         inflight(0, 0)
-        proxy.rule(a, { initialize = true, action = "hang" })
-        proxy.rule(b, { initialize = true, action = "hang" })
+        proxy.rule(a, { initialize = true, action = "hang", times = 2 })
+        proxy.rule(b, { initialize = true, action = "hang", times = 2 })
         local opening = { web:stream { method = "POST",
             body = proxy.INITIALIZE }, web:stream { method = "POST",
             body = proxy.INITIALIZE } }
