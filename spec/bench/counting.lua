@@ -41,6 +41,7 @@ local function count(plan, target)
     send_all(plan, target)
     control(target.nginx, "on")
     local requests = send_all(plan, target)
+    control(target.nginx, "off") -- before the Lua VM is taken down
     target.nginx:stop("TERM", 60)
     local collected = target.nginx:error_log():match("Collected : (%d+)")
     assert(collected, target.nginx:error_log())
