@@ -84,6 +84,7 @@ describe("router, when a backend", function()
                 local answer = assert(web:request { body = proxy.CALL })
                 assert.same({ 200, "b" },
                     { answer.status, answer.headers["x-served-by"] })
+                assert.equal(b.url, web:last_backend())
             end
             for _ = 1, 2 do
                 assert.equal(404, assert(web:request { method = "DELETE",
@@ -139,9 +140,11 @@ describe("router, when a backend", function()
             proxy.rule(a, { method = "GET", body = "second" })
             local answer = assert(web:request { method = "GET", id = id })
             assert.same({ 200, "second" }, { answer.status, answer.body })
+            assert.equal(a.url, web:last_backend())
 
             proxy.rule(a, { method = "GET", action = "reset", times = 10 })
             assert.equal(502, web:request({ method = "GET", id = id }).status)
+            assert.equal(a.url, web:last_backend())
             assert.equal(4, asked(a, id))
             assert.equal(0, asked(b, id))
             assert.equal(200, web:call(id).status)

@@ -50,7 +50,7 @@ server {
   access_log $dir/requests.log mooring;
   include $root/lua/resty/mooring/nginx/server.conf;
   location /mcp {
-    include $root/lua/resty/mooring/nginx/location.conf;
+    include $root/lua/resty/mooring/nginx/$include;
     $location
   }
   location = /status {
@@ -110,6 +110,7 @@ local function variables(opts)
     before = opts.before or "",
     listen = opts.listen or "",
     location = opts.location or "",
+    include = opts.plain and "location_plain.conf" or "location.conf",
     server = opts.server or "",
   }
 end
@@ -142,6 +143,7 @@ end
 --                location =, server =, http =, listen = lines for nginx,
 --                before = Lua that runs before the router is made,
 --                read_timeout = "200ms" for backends,
+--                plain = true: with location_plain.conf,
 --                workers =, dir =, main =, env = as servers.nginx }
 function _M.start(opts)
   local self = setmetatable({}, Web)
@@ -274,6 +276,12 @@ function Web:wait_for_count(name, count)
     local now = self:stats().results[name]
     return now >= count, name .. " is " .. tostring(now)
   end, 5, name .. " = " .. count)
+end
+
+--- $mooring_backend of the last request that went to one, as it was logged.
+function Web:last_backend()
+  return servers.read_file(self.dir .. "/requests.log")
+    :match('.*" %d+ %d+ [%d.]+ [%l_]+ (%S[^\n]*)')
 end
 
 --- $mooring_result of each request so far that had one.

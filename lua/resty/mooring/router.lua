@@ -30,7 +30,8 @@
 --                        "sse" in locations of the HTTP+SSE transport
 --                        (router/legacy.lua)
 --     $mooring_path      path of the request as it may be logged
---     $mooring_session_id  what the backend calls the session
+--     $mooring_session_id  the session's id; from the decision on as the
+--                        backend calls it
 --     $mooring_moves     how often the request was sent again to a backend that
 --                        has taken its session over (router/reinitialize.lua)
 --
@@ -326,8 +327,9 @@ end
 
 ---
 -- Tells nginx the address of the backend. For balancer_by_lua.
-function _M.balancer(self)
-    return forward.balance(self)
+-- @param tls true in the upstream of https:// backends
+function _M.balancer(self, tls)
+    return forward.balance(self, tls or false)
 end
 
 

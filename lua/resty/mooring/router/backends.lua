@@ -12,6 +12,8 @@
 --     peer.tls       boolean
 --     peer.upstream  value of $mooring_upstream, nil for the default one
 --     peer.tls_name  name for SNI and for the verification of the certificate
+--     peer.special   true unless "http://" and what nginx' $upstream_addr says
+--                    is the url: nginx has to be told more than an address
 --
 -- Backends given by address share the upstreams "mooring" and "mooring_tls"
 -- of http.conf: the balancer sets the address, idle connections are kept. They
@@ -143,6 +145,7 @@ function _M.parse(url)
         address = address and host or nil,
         port = port,
         tls = scheme == "https",
+        special = scheme == "https" or not is_ipv4(host),
         upstream = upstream_of(scheme, host, port, address),
         tls_name = byte(host, 1) == 91 and sub(host, 2, -2) or host,
     }

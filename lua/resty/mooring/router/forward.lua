@@ -26,7 +26,11 @@ local BUSY = -3 -- NGX_BUSY: no live upstreams, a 502
 
 
 -- For peers that are not simply an address for the upstream "mooring".
-local function use_upstream(router, var, peer)
+local function describe(router, var, peer)
+    var.mooring_backend = peer.url
+    if peer.session_id then
+        var.mooring_session_id = peer.session_id
+    end
     if peer.tls then
         if var.mooring_tls ~= "on" then
             log.warn_limited("tls", "no request goes to ", peer.url, ": its ",
@@ -36,7 +40,9 @@ local function use_upstream(router, var, peer)
         end
         var.mooring_tls_name = peer.tls_name
     end
-    var.mooring_upstream = peer.upstream
+    if peer.upstream then
+        var.mooring_upstream = peer.upstream
+    end
 end
 
 
@@ -52,15 +58,12 @@ function _M.send(router, var, peer, id)
         -- The end of another request, or of an earlier pass of this one, was
         -- not told: an error_page without our log handler.
         router.set:leave(peers[request])
+        var.mooring_backend = peer.url -- $upstream_addr has the earlier one, too
     end
     peers[request] = peer
     under_way.ids[request] = id
-    var.mooring_backend = peer.url
-    if peer.session_id then
-        var.mooring_session_id = peer.session_id
-    end
-    if peer.upstream then
-        return use_upstream(router, var, peer)
+    if peer.special then
+        return describe(router, var, peer)
     end
 end
 
@@ -141,15 +144,18 @@ end
 local function try_again(router, request)
     local var = ngx.var
     local peers = router.requests.peers
-    local peer = second_peer(router, var, peers[request])
+    local last = peers[request]
+    local peer = second_peer(router, var, last)
+    -- $upstream_addr lists all attempts from now on.
+    var.mooring_backend = (peer or last).url
     if not peer then
         var.mooring_attempts = "over"
         return ngx.exit(BUSY)
     end
-    if peer ~= peers[request] then
-        router.set:leave(peers[request])
+    if peer ~= last then
+        router.set:leave(last)
         router.set:enter(peer)
-        peers[request], var.mooring_backend = peer, peer.url
+        peers[request] = peer
     end
     return set_current_peer(peer.address, peer.port)
 end
@@ -174,10 +180,19 @@ function _M.wrong_answer()
 end
 
 
-local function refuse_upstream()
-    log.warn_limited("upstream", "a request came to the upstream \"mooring\" ",
-                     "that does not belong there: proxy_pass to it goes with ",
-                     "the rest of location.conf only")
+-- It is the configuration that is wrong: no session is lost for that, and no
+-- backend blamed.
+local function refuse_upstream(peer)
+    ngx.var.mooring_result = "failed"
+    if peer then
+        log.warn_limited("upstream", "no request goes to ", peer.url, " from a ",
+                         "location with location_plain.conf: that backend ",
+                         "needs location.conf")
+    else
+        log.warn_limited("upstream", "a request came to the upstream ",
+                         "\"mooring\" that does not belong there: proxy_pass ",
+                         "to it goes with the rest of location.conf only")
+    end
     return ngx.exit(BUSY)
 end
 
@@ -188,15 +203,16 @@ end
 -- A second attempt is for GET and DELETE, which may be repeated, on the same
 -- peer: its idle connections may close under a request. A request of no session
 -- may try all backends; nginx repeats a POST only if nothing of it was sent.
-function _M.balance(router)
+-- @param tls does the connection begin with a handshake?
+function _M.balance(router, tls)
     local request = key_of()
     if get_last_failure() then
         return try_again(router, request)
     end
     set_more_tries(router.set.more_tries)
     local peer = router.requests.peers[request]
-    if not peer or not peer.address then
-        return refuse_upstream()
+    if not peer or not peer.address or peer.tls ~= tls then
+        return refuse_upstream(peer)
     end
     return set_current_peer(peer.address, peer.port)
 end

@@ -52,7 +52,7 @@ end
 ---
 -- Decides where a request goes (access phase).
 function _M.access(router, var)
-    local id = var.http_mcp_session_id
+    local id = var.mooring_session_id -- the header: proxy_pass reads it as well
     local method = get_method()
     if not id or id == "" then
         return without_session(router, var, method)

@@ -8,6 +8,7 @@
 --
 --     peer.reference   what the binding holds, exactly
 --     peer.session_id  the id of the session there, nil: the client's own
+--     peer.special     also true with a session_id
 --     all other fields are those of the backend, see router/backends.lua
 --
 -- A request keeps its peer to its end, whatever becomes of the backend
@@ -17,6 +18,7 @@ local backends = require "resty.mooring.router.backends"
 local references = require "resty.mooring.router.reference"
 
 local ipairs = ipairs
+local pairs = pairs
 local setmetatable = setmetatable
 
 local _M = {}
@@ -41,10 +43,16 @@ function _M.new(allow, load, incarnation, members)
 end
 
 
--- The backend as a binding refers to it.
+-- The backend as a binding refers to it. A copy: a request reads some ten of
+-- its fields, and each would cost another look through a metatable.
 local function refer(peer, reference, session_id)
-    return setmetatable({ reference = reference, session_id = session_id },
-                        { __index = peer })
+    local referred = {}
+    for name, value in pairs(peer) do
+        referred[name] = value
+    end
+    referred.reference, referred.session_id = reference, session_id
+    referred.special = peer.special or session_id ~= nil
+    return referred
 end
 
 

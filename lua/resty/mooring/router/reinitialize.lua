@@ -230,6 +230,7 @@ function _M.resend(router)
     var.mooring_result = "bound"
     var.mooring_attempts = ""
     var.mooring_upstream = "http://mooring"
+    var.mooring_session_id = var.http_mcp_session_id -- again the client's
     return ngx.exec(var.uri, var.args)
 end
 

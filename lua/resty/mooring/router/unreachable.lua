@@ -136,7 +136,9 @@ function _M.run(router)
         return hop.report(outcome == "timeout" and 504 or 502, outcome)
     end
     local result = var.mooring_result
-    if outcome == "connect" and (result == "bound" or result == "stale") then
+    if result == "failed" then
+        return router:refuse("failed") -- the balancer has not even tried
+    elseif outcome == "connect" and (result == "bound" or result == "stale") then
         return _M.forget(router, router:session_id(),
                          router.requests:peer())
     elseif outcome == "connect" then
