@@ -106,7 +106,7 @@ local ROUTER = COMMON .. [[
     server {
         listen 127.0.0.1:$port backlog=1024;
         include $root/lua/resty/mooring/nginx/server.conf;
-        location /mcp { include $root/lua/resty/mooring/nginx/location.conf; }
+        location /mcp { include $root/lua/resty/mooring/nginx/location_plain.conf; }
         location = /status { content_by_lua_block { router:status() } }
         location = /heap {
             content_by_lua_block {

@@ -172,6 +172,86 @@ describe("router, backends with TLS", function()
     end)
 end)
 
+describe("router, a location with location_plain.conf", function()
+    local CONF = servers.root .. "/lua/resty/mooring/nginx/"
+
+    teardown(function() servers.stop_all() end)
+
+    it("is one with location.conf but for three variables", function()
+        local function directives(file)
+            local lines = {}
+            for line in servers.read_file(CONF .. file):gmatch("[^\n]+") do
+                if not line:find("^#") then
+                    lines[#lines + 1] = line
+                end
+            end
+            return lines
+        end
+        local plain, general = directives("location_plain.conf"), directives("location.conf")
+        local SAME = { ["http://mooring"] = "$mooring_upstream",
+                       ["$proxy_add_x_forwarded_for"] = "$mooring_forwarded_for",
+                       ["$scheme"] = "$mooring_forwarded_proto" }
+        for i, line in ipairs(plain) do
+            plain[i] = line:gsub("%S+;", function(value)
+                local general_one = SAME[value:sub(1, -2)]
+                return general_one and general_one .. ";"
+            end)
+        end
+        assert.same(general, plain)
+        assert.is_true(#plain > 15)
+    end)
+
+    it("serves sessions, tells backends of the client, and logs where requests went", function()
+        local a = proxy.backend("a")
+        local web = proxy.start { backends = { a }, plain = true, workers = 1 }
+        serves(web, "a")
+        for _, request in ipairs(proxy.seen(a)) do
+            assert.same({ "http", "127.0.0.1" }, {
+                request.headers["x-forwarded-proto"],
+                request.headers["x-forwarded-for"] })
+        end
+        local id = web:open()
+        assert.equal(200, web:call(id, { headers = { ["X-Forwarded-For"] = "192.0.2.1" } }).status)
+        local seen = proxy.seen(a)
+        assert.equal("192.0.2.1, 127.0.0.1", seen[#seen].headers["x-forwarded-for"])
+        assert.equal(a.url, web:last_backend())
+    end)
+
+    local function keeps_sessions(opts)
+        local web = proxy.start(opts)
+        local id, opened = web:open()
+        assert.equal("a", opened.headers["x-served-by"]) -- by the internal server
+        for _ = 1, 2 do
+            assert.equal(502, web:call(id).status)
+        end
+        assert.matches("that backend needs location.conf", web:error_log())
+        assert.equal(2, web:stats().results.failed)
+        opts.plain = false
+        web:reload_with(opts)
+        local answer = web:call(id)
+        assert.equal(200, answer.status)
+        assert.equal(1, cjson.decode(answer.body).count)
+    end
+
+    it("sends nothing to a backend with TLS, whose sessions are kept", function()
+        local pem = certificate("DNS:mcp.example")
+        local a = proxy.backend("a", { "--cert=" .. pem.cert, "--key=" .. pem.key })
+        keeps_sessions { plain = true, workers = 1,
+            backends = { ("{ url = %q, server_name = 'mcp.example' }"):format(a.url) },
+            location = ("include %stls.conf; proxy_ssl_trusted_certificate %s;"):format(
+                CONF, pem.cert) }
+    end)
+
+    it("sends nothing to a backend given by name, whose sessions are kept", function()
+        local a = proxy.backend("a")
+        local dns = servers.node("spec/fixtures/backends/dns.mjs")
+        dns:ask { op = "name", name = "a.test", address = "127.0.0.1" }
+        keeps_sessions { plain = true, workers = 1,
+            backends = { ('"http://a.test:%d"'):format(a.port) },
+            http = ("resolver 127.0.0.1:%d valid=1s ipv6=off;"):format(dns.port) }
+    end)
+end)
+
 describe("router, clients with TLS", function()
     teardown(function() servers.stop_all() end)
 
