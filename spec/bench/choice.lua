@@ -32,4 +32,13 @@ function _M.new(host, port)
     }
 end
 
+--- In the place of a router: its handlers, which decide nothing.
+function _M.none(host, port)
+    local function nothing() end
+    return {
+        access = nothing, header_filter = nothing, log = nothing,
+        balancer = function() set_current_peer(host, port) end,
+    }
+end
+
 return _M

@@ -8,6 +8,9 @@
 --     plain_lua      the same through an access handler that looks the id up in
 --                    a Lua table and a balancer in Lua: what nginx takes for a
 --                    decision in Lua, whatever decides
+--     handlers       the router's configuration, with handlers that do nothing but
+--                    name the backend: what its phases and headers take of nginx,
+--                    however quickly it decided
 --     router_local   the router, sessions in its own memory
 --     router_redis   the router over Redis
 --
@@ -82,6 +85,16 @@ local PLAIN_LUA = COMMON .. [[
             proxy_pass http://backend;
 ]] .. PROXY_PASS .. [[
         }
+    }
+]]
+
+local HANDLERS = COMMON .. [[
+    include $root/lua/resty/mooring/nginx/http.conf;
+    init_by_lua_block { router = require("bench.choice").none("127.0.0.1", $a) }
+    server {
+        listen 127.0.0.1:$port backlog=1024;
+        location /mcp { include $root/lua/resty/mooring/nginx/location_plain.conf; }
+        location @mooring_unreachable { return 502; }
     }
 ]]
 
@@ -195,7 +208,8 @@ end
 
 --- Starts them all.
 -- @param under command the proxies are run by, in one process each; or nil
--- @return { redis =, plain =, plain_lua =, router_local =, router_redis = }
+-- @return { redis =, plain =, plain_lua =, handlers =, router_local =,
+--         router_redis = }
 function _M.start(under)
     local backends, redis = start_behind()
     local function vars(storage)
@@ -205,6 +219,7 @@ function _M.start(under)
         redis = redis,
         plain = start(PLAIN, vars(), under),
         plain_lua = start(PLAIN_LUA, vars(), under),
+        handlers = start(HANDLERS, vars(), under),
         router_local = bind(start(ROUTER, vars('"local"'), under)),
         router_redis = bind(start(ROUTER, vars(OVER_REDIS:format(1000, redis.url)), under)),
     }

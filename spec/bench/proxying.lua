@@ -48,6 +48,7 @@ function _M.calls(farm)
     return {
         target(farm, "plain", "call", "a"),
         target(farm, "plain_lua", "call", "a"),
+        target(farm, "handlers", "call", "a"),
         target(farm, "router_local", "call", "ab", "bound"),
         target(farm, "router_redis", "call", "ab", "bound"),
     }
