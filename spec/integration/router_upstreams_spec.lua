@@ -242,6 +242,23 @@ describe("router, a location with location_plain.conf", function()
                 CONF, pem.cert) }
     end)
 
+    it("in the internal server loses no session of such a backend, either", function()
+        local pem = certificate("DNS:mcp.example")
+        local a = proxy.backend("a", { "--cert=" .. pem.cert, "--key=" .. pem.key })
+        local opts = { workers = 1,
+            backends = { ("{ url = %q, server_name = 'mcp.example' }"):format(a.url) },
+            location = ("include %stls.conf; proxy_ssl_trusted_certificate %s;"):format(
+                CONF, pem.cert) }
+        local web = proxy.start(opts)
+        local id = web:open()
+        opts.plain_inside = true
+        web:reload_with(opts)
+        assert.equal(502, web:delete(id).status)
+        assert.equal(502, select(2, web:open()).status)
+        assert.equal(200, web:call(id).status)
+        assert.equal(0, #proxy.seen(a, "DELETE"))
+    end)
+
     it("sends nothing to a backend given by name, whose sessions are kept", function()
         local a = proxy.backend("a")
         local dns = servers.node("spec/fixtures/backends/dns.mjs")

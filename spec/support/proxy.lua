@@ -40,7 +40,7 @@ server {
   listen unix:$dir/internal.sock;
   include $root/lua/resty/mooring/nginx/internal.conf;
   location / {
-    include $root/lua/resty/mooring/nginx/location.conf;
+    include $root/lua/resty/mooring/nginx/$inside;
     $location
   }
 }
@@ -110,6 +110,7 @@ local function variables(opts)
     before = opts.before or "",
     listen = opts.listen or "",
     location = opts.location or "",
+    inside = opts.plain_inside and "location_plain.conf" or "location.conf",
     include = opts.plain and "location_plain.conf" or "location.conf",
     server = opts.server or "",
   }
@@ -143,7 +144,8 @@ end
 --                location =, server =, http =, listen = lines for nginx,
 --                before = Lua that runs before the router is made,
 --                read_timeout = "200ms" for backends,
---                plain = true: with location_plain.conf,
+--                plain = true: with location_plain.conf, plain_inside = the
+--                same for the internal server, where it has no business,
 --                workers =, dir =, main =, env = as servers.nginx }
 function _M.start(opts)
   local self = setmetatable({}, Web)

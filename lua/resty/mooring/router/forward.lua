@@ -58,7 +58,7 @@ function _M.send(router, var, peer, id)
         -- The end of another request, or of an earlier pass of this one, was
         -- not told: an error_page without our log handler.
         router.set:leave(peers[request])
-        var.mooring_backend = peer.url -- $upstream_addr has the earlier one, too
+        var.mooring_backend = peer.url -- $upstream_addr may have two
     end
     peers[request] = peer
     under_way.ids[request] = id
@@ -185,9 +185,9 @@ end
 local function refuse_upstream(peer)
     ngx.var.mooring_result = "failed"
     if peer then
-        log.warn_limited("upstream", "no request goes to ", peer.url, " from a ",
-                         "location with location_plain.conf: that backend ",
-                         "needs location.conf")
+        log.warn_limited("upstream", "no request goes to ", peer.url,
+                         " from a location with location_plain.conf: that ",
+                         "backend needs location.conf")
     else
         log.warn_limited("upstream", "a request came to the upstream ",
                          "\"mooring\" that does not belong there: proxy_pass ",

@@ -130,15 +130,15 @@ end
 function _M.run(router)
     local var = ngx.var
     local over = var.mooring_attempts == "over"
-    local outcome = _M.outcome(attempts(var.upstream_status, over),
-                               attempts(var.upstream_connect_time, over))
+    local result = var.mooring_result
+    -- The balancer says "failed" of what must not be tried at all.
+    local outcome = result == "failed" and "broken"
+                    or _M.outcome(attempts(var.upstream_status, over),
+                                  attempts(var.upstream_connect_time, over))
     if var.mooring_role == "internal" then
         return hop.report(outcome == "timeout" and 504 or 502, outcome)
     end
-    local result = var.mooring_result
-    if result == "failed" then
-        return router:refuse("failed") -- the balancer has not even tried
-    elseif outcome == "connect" and (result == "bound" or result == "stale") then
+    if outcome == "connect" and (result == "bound" or result == "stale") then
         return _M.forget(router, router:session_id(),
                          router.requests:peer())
     elseif outcome == "connect" then
