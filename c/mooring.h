@@ -28,7 +28,7 @@
 
 #define MOORING_VERSION "0.1.0"
 /* Raised whenever a declaration below or the layout of the region changes. */
-#define MOORING_ABI 3
+#define MOORING_ABI 4
 
 #define MR_API __attribute__((visibility("default")))
 
@@ -386,6 +386,16 @@ MR_API uint32_t mr_load_inflight(mr_load *l, uint32_t label);
  * backends there are): whoever changes that raises it. At first 1; wraps. */
 MR_API uint32_t mr_load_version(mr_load *l);
 MR_API uint32_t mr_load_bump_version(mr_load *l);
+
+/* -------------------------------------------------------------- headers -- */
+
+/* Which header of a request has that name?
+ * headers  array of ngx_http_lua_ffi_table_elt_t, as
+ *          ngx_http_lua_ffi_req_get_headers fills it
+ * name     lower-case, with _ for -, as in the variable $http_name
+ * Returns its index, MR_NOT_FOUND, or MR_EXISTS: there are several. */
+MR_API int mr_header_find(const void *headers, uint32_t count, const char *name,
+                          uint32_t name_len);
 
 /* ----------------------------------------------------------- RESP codec -- */
 

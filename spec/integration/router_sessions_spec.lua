@@ -210,6 +210,47 @@ describe("router, requests of MCP sessions", function()
         assert.same({ id }, ids)
     end)
 
+    for what, more in pairs { ["a few"] = 3, ["as many as are listed"] = 57, ["more"] = 80 } do
+        it("are found among " .. what .. " other headers, however they are written", function()
+            local id = web:open()
+            for _, name in ipairs { "Mcp-Session-Id", "mcp-session-id", "MCP-SESSION-ID" } do
+                local headers = { [name] = id }
+                for i = 1, more do
+                    headers["X-Other-" .. i] = "mcp-session-id"
+                end
+                local answer = assert(web:request { body = proxy.CALL, headers = headers })
+                assert.same({ 200, id }, { answer.status, answer.headers["mcp-session-id"] })
+                -- no MCP-Protocol-Version: could be an `initialize`
+                answer = assert(web:request { body = proxy.INITIALIZE, headers = headers,
+                                              version = false })
+                assert.equal(200, answer.status)
+                assert.not_equal(id, answer.headers["mcp-session-id"])
+            end
+        end)
+    end
+
+    it("have the id that the router has looked up, also where _ is allowed for -", function()
+        local strange = proxy.start {
+            backends = { a, b }, http = "underscores_in_headers on;", workers = 1,
+        }
+        local one, two = strange:open(), strange:open()
+        for _, ids in ipairs { { one, two }, { two, one } } do
+            local answer = assert(strange:request { body = proxy.CALL, headers = {
+                ["Mcp-Session-Id"] = ids[1], ["Mcp_Session_Id"] = ids[2] } })
+            local to = answer.status == 200 and answer.headers["mcp-session-id"]
+            local seen = proxy.seen(owner(to or one), "POST")
+            if to then
+                assert.equal(owner(to).name, answer.headers["x-served-by"])
+                assert.equal(to, seen[#seen].headers["mcp-session-id"])
+            else
+                assert.equal(400, answer.status) -- "first, second"
+            end
+        end
+        local alone = assert(strange:request { body = proxy.CALL,
+            headers = { ["Mcp_Session_Id"] = one } })
+        assert.same({ 200, one }, { alone.status, alone.headers["mcp-session-id"] })
+    end)
+
     describe("without an id", function()
         it("go to any backend and are not pinned", function()
             local names = {}

@@ -21,11 +21,13 @@ local answers = require "resty.mooring.router.answer"
 local ending = require "resty.mooring.router.ending"
 local errors = require "resty.mooring.errors"
 local get_method = ngx.req.get_method
+local headers = require "resty.mooring.router.headers"
 local jsonrpc = require "resty.mooring.router.jsonrpc"
 local opening = require "resty.mooring.router.opening"
 local scripts = require "resty.mooring.router.scripts"
 
 local ngx = ngx
+local read_headers = headers.mcp
 
 local _M = {}
 
@@ -52,7 +54,11 @@ end
 ---
 -- Decides where a request goes (access phase).
 function _M.access(router, var)
-    local id = var.mooring_session_id -- the header: proxy_pass reads it as well
+    local id, has_version = read_headers()
+    if not id then
+        id = var.mooring_session_id
+        has_version = var.http_mcp_protocol_version ~= nil
+    end
     local method = get_method()
     if not id or id == "" then
         return without_session(router, var, method)
@@ -60,7 +66,7 @@ function _M.access(router, var)
         return ending.run(router, id)
     end
 
-    local examined = method == "POST" and not var.http_mcp_protocol_version
+    local examined = method == "POST" and not has_version
     if examined then
         open_if_asked(router)
     end

@@ -1,0 +1,52 @@
+/* SPDX-FileCopyrightText: The mooring authors
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * headers.c - finds a header in the list nginx-lua makes of those of a request.
+ *
+ * The router wants two headers of each request. nginx looks through all of them
+ * for each variable $http_name, letter by letter, behind a hash of that name;
+ * the list is made once, and here a length is compared first.
+ *
+ * No state, no memory of its own, no lock. */
+#include "mooring.h"
+
+/* ngx_http_lua_ffi_str_t and ngx_http_lua_ffi_table_elt_t of nginx-lua
+ * (ngx_http_lua_util.h, resty/core/request.lua). */
+typedef struct span {
+    int len;
+    const unsigned char *data;
+} span;
+
+typedef struct header {
+    span name;
+    span value;
+} header;
+
+/* As nginx compares names with variables (ngx_http_variable_unknown_header). */
+static unsigned char folded(unsigned char c) {
+    if (c >= 'A' && c <= 'Z')
+        return c | 0x20;
+    return c == '-' ? '_' : c;
+}
+
+static int is_named(const span *name, const char *wanted) {
+    for (int i = 0; i < name->len; i++)
+        if (folded(name->data[i]) != (unsigned char)wanted[i])
+            return 0;
+    return 1;
+}
+
+int mr_header_find(const void *headers, uint32_t count, const char *name,
+                   uint32_t name_len) {
+    const header *list = headers;
+    int found = MR_NOT_FOUND;
+
+    for (uint32_t i = 0; i < count; i++) {
+        if (list[i].name.len != (int)name_len || !is_named(&list[i].name, name))
+            continue;
+        if (found != MR_NOT_FOUND)
+            return MR_EXISTS;
+        found = (int)i;
+    }
+    return found;
+}

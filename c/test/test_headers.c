@@ -1,0 +1,70 @@
+/* SPDX-FileCopyrightText: The mooring authors
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The one header of a name, in a list as nginx-lua makes it. */
+#include "support.h"
+
+#include <string.h>
+
+typedef struct pair {
+    int name_len;
+    const char *name;
+    int value_len;
+    const char *value;
+} pair;
+
+#define PAIR(name, value)                                                      \
+    { (int)strlen(name), name, (int)strlen(value), value }
+
+static int picked(const pair *list, uint32_t n, const char *name) {
+    return mr_header_find(list, n, name, (uint32_t)strlen(name));
+}
+
+static void test_the_only_one_is_found_wherever_it_is(void **state) {
+    const pair list[] = {PAIR("Host", "x"), PAIR("Mcp-Session-Id", "a"),
+                         PAIR("Accept", "y")};
+
+    (void)state;
+    assert_int_equal(picked(list, 3, "host"), 0);
+    assert_int_equal(picked(list, 3, "mcp_session_id"), 1);
+    assert_int_equal(picked(list, 3, "accept"), 2);
+}
+
+static void test_letters_and_dashes_count_as_for_nginx(void **state) {
+    const pair list[] = {PAIR("mCP-sESSION_iD", "a"), PAIR("X.Y", "b")};
+
+    (void)state;
+    assert_int_equal(picked(list, 2, "mcp_session_id"), 0);
+    assert_int_equal(picked(list, 2, "x_y"), MR_NOT_FOUND);
+}
+
+static void test_no_other_name_is_taken_for_it(void **state) {
+    const pair list[] = {PAIR("Mcp-Session-I", "a"),
+                         PAIR("Mcp-Session-Idx", "b"),
+                         PAIR("Xcp-Session-Id", "c"),
+                         PAIR("Mcp-Session-Ie", "d"), PAIR("", "e")};
+
+    (void)state;
+    assert_int_equal(picked(list, 5, "mcp_session_id"), MR_NOT_FOUND);
+    assert_int_equal(picked(list, 0, "mcp_session_id"), MR_NOT_FOUND);
+}
+
+static void test_two_of_a_name_are_told_from_one(void **state) {
+    const pair list[] = {PAIR("Mcp-Session-Id", "a"), PAIR("Accept", "y"),
+                         PAIR("Mcp_Session_Id", "a")};
+
+    (void)state;
+    assert_int_equal(picked(list, 3, "mcp_session_id"), MR_EXISTS);
+    assert_int_equal(picked(list, 2, "mcp_session_id"), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_only_one_is_found_wherever_it_is),
+        cmocka_unit_test(test_letters_and_dashes_count_as_for_nginx),
+        cmocka_unit_test(test_no_other_name_is_taken_for_it),
+        cmocka_unit_test(test_two_of_a_name_are_told_from_one),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
