@@ -285,10 +285,10 @@ repair-time: $(BUILD)/bench/repair ## how long the repair of 1,000,000 entries t
 	@$(BUILD)/bench/repair
 
 .PHONY: bench
-bench: ## measure against lrucache, shared.DICT, nginx.redis, proxy_pass (QUICK=1, ONLY=hits,...)
+bench: ## measure against lrucache, shared.DICT, nginx.redis, proxy_pass (QUICK=1, ONLY=hits,.., RUNS=3)
 	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) $(BENCH_PACKAGES)"
 	@$(MAKE) --no-print-directory all $(C_BENCH)
-	@LUAJIT="$(LUAJIT)" QUICK="$(QUICK)" ONLY="$(ONLY)" spec/bench/run
+	@LUAJIT="$(LUAJIT)" QUICK="$(QUICK)" ONLY="$(ONLY)" RUNS="$(or $(RUNS),1)" spec/bench/run
 
 # -------------------------------------------------------------- installing --
 
