@@ -4,8 +4,10 @@
 -- What must stay true of a hit: it is compiled, allocates nothing, and still
 -- sees what other processes do.
 
+local belief = require "resty.mooring.cache.belief"
 local ffi = require "ffi"
 local local_storage = require "resty.mooring.local_storage"
+local mooring_ffi = require "resty.mooring.ffi"
 local remotes = require "support.remotes"
 local routing_storage = require "resty.mooring.routing_storage"
 local session = require "resty.mooring.session"
@@ -170,6 +172,36 @@ for kind, new in pairs(KINDS) do
         end)
     end)
 end
+
+describe("what hits and others call all the time", function()
+    -- A function whose own trace can never be finished is put on a black list
+    -- after eleven attempts, and whoever calls it is interpreted from then on.
+    local function call_interpreted(fn)
+        local function run()
+            for _ = 1, 200000 do fn() end
+        end
+        jit.off(run)
+        run()
+    end
+
+    it("can be compiled, however often it was interpreted before", function()
+        local cache = KINDS.routing_storage().cache
+        for name, fn in pairs {
+            now = mooring_ffi.now,
+            pid = mooring_ffi.pid,
+            lease = function() return (belief.lease(cache)) end,
+            server = function() return (belief.server(cache)) end,
+            tagged = function() return (cache:tagged(0)) end,
+            bless = function() return (session.bless {}) end,
+        } do
+            call_interpreted(fn)
+            local function compiled()
+                for _ = 1, 1000000 do fn() end
+            end
+            assert.is_true(interpreted(compiled) < 1000, name)
+        end
+    end)
+end)
 
 describe("several processes on one region", function()
     it("see each other's overwrites whole", function()

@@ -242,7 +242,7 @@ end
 ---
 -- How many entries of all workers have that tag.
 function _M.tagged(self, tag)
-    return C.mr_cache_tagged(self.handle, tag)
+    return (C.mr_cache_tagged(self.handle, tag))
 end
 
 
@@ -297,7 +297,7 @@ end
 ---
 -- The reference of the entry made by the last successful put.
 function _M.last_ref(self)
-    return tonumber(self.ref_out[0])
+    return (tonumber(self.ref_out[0]))
 end
 
 

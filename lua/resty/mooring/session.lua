@@ -134,7 +134,7 @@ end
 ---
 -- Gives a table with the fields of a session its methods (for decoders).
 function _M.bless(fields)
-    return setmetatable(fields, mt)
+    return (setmetatable(fields, mt)) -- no tail call: see resty.mooring.ffi
 end
 
 

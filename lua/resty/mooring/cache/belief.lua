@@ -66,7 +66,7 @@ end
 ---
 -- Until when hits are believed, in ms of the region's clock; NEVER: for ever.
 function _M.lease(self)
-    return C.mr_cache_lease(self.handle)
+    return (C.mr_cache_lease(self.handle))
 end
 
 
@@ -93,7 +93,7 @@ end
 ---
 -- Which server the originals are on, as a number; 0: not known.
 function _M.server(self)
-    return C.mr_cache_server(self.handle)
+    return (C.mr_cache_server(self.handle))
 end
 
 

@@ -97,7 +97,7 @@ end
 -- A request to the backend of that label begins: the hot path.
 -- @return the version of the set of backends
 function _M.begin(self, label)
-    return C.mr_load_begin(self.handle, label)
+    return (C.mr_load_begin(self.handle, label))
 end
 
 
@@ -111,14 +111,14 @@ end
 ---
 -- @return how many requests are under way to that backend, of all workers
 function _M.inflight(self, label)
-    return C.mr_load_inflight(self.handle, label)
+    return (C.mr_load_inflight(self.handle, label))
 end
 
 
 ---
 -- The version of the set of backends, at first 1.
 function _M.version(self)
-    return C.mr_load_version(self.handle)
+    return (C.mr_load_version(self.handle))
 end
 
 
@@ -126,7 +126,7 @@ end
 -- Tells all workers that the set of backends has changed.
 -- @return the new version
 function _M.bump_version(self)
-    return C.mr_load_bump_version(self.handle)
+    return (C.mr_load_bump_version(self.handle))
 end
 
 

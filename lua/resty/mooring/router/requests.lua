@@ -37,7 +37,7 @@ end
 ---
 -- The key of the current request.
 function _M.key()
-    return tonumber(cast("uintptr_t", get_request()))
+    return (tonumber(cast("uintptr_t", get_request())))
 end
 
 
