@@ -278,10 +278,6 @@ local function prepare()
         look_at_all(name)
     end
     collectgarbage("setpause", usual)
-    -- The first look-up of each was a miss of mooring's memo. What was compiled
-    -- of these would be the root of the traces of the hits, which a third of the
-    -- processes then took 50 ns for, and the others 16 (at 1 k).
-    jit.flush()
     return { wrong = 0, lean = lean, heap = commands.heap().bytes - bare }
 end
 

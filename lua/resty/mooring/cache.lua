@@ -41,6 +41,7 @@ local notify = evictions.notify
 local setmetatable = setmetatable
 local tonumber = tonumber
 local type = type
+local unpack = unpack
 
 local _M = {}
 local mt = { __index = _M }
@@ -138,6 +139,16 @@ local function memoize(self, id, ref, url, proto)
 end
 
 
+-- A worker begins with misses, and what LuaJIT sees then it compiles as the way
+-- things go: hits would leave such a trace halfway for as long as the worker
+-- lives, and a loop that calls what was compiled by itself goes no further than
+-- there. So a trace that is being recorded ends where a miss is noticed: unpack
+-- is not compiled, and LuaJIT cannot go on behind it ("stitch") when all of its
+-- results are returned. Such a trace is no obstacle: hits get one of their own
+-- from there, and callers are compiled right through the function.
+local NOTHING = {}
+
+
 ---
 -- The hot path of resolve: no lock, no allocation.
 -- @param id string
@@ -150,6 +161,7 @@ function _M.url(self, id)
             return self.urls[slot]
         end
     end
+    return nil, unpack(NOTHING)
 end
 
 
@@ -163,6 +175,7 @@ function _M.proto(self, id)
     if proto and C.mr_hit(self.handle, ref, clock()) >= 0 then
         return proto
     end
+    return nil, unpack(NOTHING)
 end
 
 

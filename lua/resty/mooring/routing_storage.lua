@@ -121,7 +121,7 @@ local function listen(self, opts)
     local how = mooring_ffi.in_nginx and "worker" or "inline"
     self.listener = require("resty.mooring.coherence." .. how)
                     .new(self.coherence, push.target)
-    self.inline = how == "inline" and self.listener or nil
+    self.inline = how == "inline" and self.listener
     push.transport:on_connect(function() self.coherence:data_connected() end)
     if self.cache:is_unleased() then
         self.cache:set_lease(0) -- a new region: nobody listens yet
@@ -151,6 +151,7 @@ function _M.new(opts)
         flights = fetching.flights(),
         closed = false,
         started = false,
+        inline = false, -- the listener, where each call has to poll it
         requests = 0, -- that have used it before it was started
         too_large = 0,
         stale = 0,
