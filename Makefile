@@ -123,7 +123,7 @@ FUZZ_CFLAGS   = -std=c11 -D_GNU_SOURCE $(WARNINGS) -DMR_TESTING -Ic -O1 -g \
                 $(SANITIZE) -fsanitize=fuzzer-no-link
 FUZZ_CORE    := $(SOURCES:c/%.c=$(BUILD)/fuzz/obj/core/%.o)
 FUZZ_OBJECTS_cache = $(patsubst %,$(BUILD)/fuzz/obj/%.o,fuzz_cache keys model \
-                watch steps step_put step_many carried)
+                watch steps step_put step_many carried mutate)
 FUZZ_OBJECTS_resp = $(patsubst %,$(BUILD)/fuzz/obj/%.o,fuzz_resp wire)
 FUZZ_LDFLAGS_cache = -Wl,--wrap=mr_fault_point
 FUZZ_LDFLAGS_resp = -Wl,--wrap=malloc

@@ -4,7 +4,7 @@
  * fuzz_cache.c - any sequence of operations on a small region, against a naive
  * model of it.
  *
- *     input:  8 bytes of configuration | step, arguments | step, arguments ...
+ *     input:  8 bytes of configuration | 16 bytes of a step | of a step ...
  *
  * Regions are so small that nearly every put evicts; one or two handles work on
  * them, allocations fail and processes die at the fault points of the core.
@@ -125,7 +125,7 @@ static void step_count(run *r, tape *t, int by) {
     watch_counts(r);
 }
 
-/* ----------------------------------------------------------------- a run --- */
+/* -------------------------------------------------------------- a run --- */
 
 typedef void step(run *r, tape *t, int by);
 
@@ -167,8 +167,10 @@ static const struct {
 
 enum { STEPS = sizeof steps / sizeof steps[0] };
 
-/* One byte says which step: 0 .. 231 eight times as it is; above, it is one
- * that runs short of memory or dies, said by the next. */
+_Static_assert((int)FIRST_SPECIAL == 8 * (int)STEPS, "see steps.h");
+
+/* One byte says which step: below FIRST_SPECIAL as it is; from there on it is
+ * one that runs short of memory or dies, said by the next. */
 static void one_step(run *r, tape *t) {
     uint32_t b = tape_byte(t);
     int by = (int)(tape_byte(t) % r->used_handles);
@@ -176,12 +178,13 @@ static void one_step(run *r, tape *t) {
 
     r->step++;
     r->starved = r->died = 0;
-    if (b >= 8 * STEPS) {
+    if (b >= FIRST_SPECIAL) {
         uint32_t how = tape_byte(t);
 
         which = tape_byte(t) % STEPS;
         if (how < 128) {
-            step_doom(1 + (int)(how % MR_FAULT_LAST_OF_ENTRIES), (int)(how / 64));
+            step_doom(1 + (int)(how % MR_FAULT_LAST_OF_ENTRIES),
+                      (int)(how / 64));
         } else {
             r->starved = 1;
             mr_alloc_left = how % 2;
@@ -194,6 +197,15 @@ static void one_step(run *r, tape *t) {
     mr_alloc_left = -1;
     watch_compare(r);
     compare_tokens(r);
+}
+
+/* The next STEP_BYTES, whether the step wants fewer or more. */
+static tape next_step(tape *t) {
+    size_t left = (size_t)(t->end - t->at);
+    tape step = {t->at, t->at + (left < STEP_BYTES ? left : STEP_BYTES)};
+
+    t->at = step.end;
+    return step;
 }
 
 static void use_seed(run *r, uint32_t n) {
@@ -285,8 +297,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     open_run(&r, &t);
     for (int i = 0; i < TOKENS; i++)
         take_token(&r, 0, &r.tokens[i], i);
-    while (!tape_done(&t))
-        one_step(&r, &t);
+    while (!tape_done(&t)) {
+        tape step = next_step(&t);
+
+        one_step(&r, &step);
+    }
     close_run(&r);
     return 0;
 }

@@ -12,6 +12,11 @@
 
 #include "watch.h"
 
+/* An input: the header, then steps of that many bytes each, so that one may
+ * come or go without another meaning of those behind it. The first byte of a
+ * step says which; from FIRST_SPECIAL on it fails. */
+enum { HEADER_BYTES = 8, STEP_BYTES = 16, FIRST_SPECIAL = 240 };
+
 /* What a call came to when its process died in it. */
 enum { DIED = 1000000 }; /* no count of entries either */
 

@@ -115,19 +115,26 @@ local function random_time(rng)
         rng:pick { "Z", "z", "+02:00", "-08:00", "+00:00" })
 end
 
-local function make(rng)
-    local metadata = {}
+-- Now and then what is no metadata.
+local function random_metadata(rng)
+    local items = {}
     for i = 1, rng:below(4) do
-        metadata[i] = cjson.encode(rng:text(8)) .. ":"
-            .. cjson.encode(rng:text(30))
+        items[i] = cjson.encode(rng:text(8)) .. ":"
+            .. (rng:once_in(10) and random_value(rng, 4)
+                or cjson.encode(rng:text(30)))
     end
+    return rng:once_in(20) and random_value(rng, 3)
+        or "{" .. table.concat(items, ",") .. "}"
+end
+
+local function make(rng)
     local members = {
         '"id":' .. cjson.encode(rng:text(40, "abcdef0123456789-")),
         '"type":' .. cjson.encode(rng:pick { "mcp", "sse", "", "x y" }),
         '"created_at":"' .. random_time(rng) .. '"',
         '"updated_at":"' .. random_time(rng) .. '"',
         '"data":' .. random_value(rng, 1),
-        '"metadata":{' .. table.concat(metadata, ",") .. "}",
+        '"metadata":' .. random_metadata(rng),
         '"more":' .. random_value(rng, 1),
     }
     for i = #members, 2, -1 do
