@@ -63,7 +63,26 @@ describe("resty.mooring.policy", function()
         ["code that throws"] = {
             "local limits\nlocal max = limits.max\nreturn {}",
             2, "attempt to index local 'limits' (a nil value)" },
-        ["code that throws no text"] = { "error({})", nil, "table: " },
+        ["code that throws no text"] = { "\nerror({})", 2, "table: " },
+        ["code that throws what cannot be shown"] = {
+            "error(setmetatable({}, { __tostring = function() error('no') end }))",
+            1, "a table" },
+        ["code that throws a text without a place"] = {
+            "local x\nerror('oops', 0)", 2, "oops" },
+        ["a field whose name is a table"] = {
+            "return { [setmetatable({}, { __tostring = error })] = 1 }",
+            1, "[a table] is not a field of a policy" },
+        ["a field whose name is long"] = {
+            "return { [('x'):rep(1e6) .. '\\n'] = 1 }",
+            1, '"' .. ("x"):rep(64) .. '" is not a field of a policy' },
+        ["a metatable that throws"] = {
+            "return setmetatable({}, { __index = function() error {} end })",
+            1, "admit cannot be read: table: " },
+        ["a field of its metatable that is no function"] = {
+            "return setmetatable({}, { __index = { route = 5 } })",
+            1, "route must be a function, got a number" },
+        ["compiled Lua"] = { string.dump(function() return {} end), nil,
+            "this is compiled Lua: a policy is loaded from its source alone" },
         ["a module that is missing"] = {
             'local m = require "no.such.module"\nreturn {}',
             1, "module 'no.such.module' not found:" },
@@ -108,6 +127,42 @@ describe("resty.mooring.policy", function()
             assert.equal(1, status)
             assert.equal("luajit: " .. path .. ':2: "rout" is not a field of a policy',
                 printed:match("^(.-) %("))
+        end)
+
+        it("names the whole of a long path", function()
+            local dir = os.tmpname()
+            os.remove(dir)
+            local path = dir .. ("/d"):rep(40) .. "/policy.lua"
+            assert(os.execute("mkdir -p " .. path:match("^(.*)/")) == 0)
+            for _, text in ipairs { "\nreturn {{", "\nerror 'x'", "\nerror {}",
+                                    "\nx = 1", "\nreturn 1", "\nreturn { x = 1 }" } do
+                local out = assert(io.open(path, "w"))
+                out:write(text)
+                out:close()
+                assert.equal(path .. ":2: ", message(policy.check, path):sub(1, #path + 4))
+            end
+            os.execute("rm -r " .. dir)
+        end)
+
+        it("names the file also when code elsewhere has thrown", function()
+            local path = file "require('resty.mooring.session').new(5)"
+            assert.equal(path .. ":1: ", message(policy.check, path):sub(1, #path + 4))
+            path = file "require('resty.mooring.options').check(nil, {})"
+            assert.equal(path .. ": ", message(policy.check, path):sub(1, #path + 2))
+        end)
+
+        it("says that code recurses for ever", function()
+            local path = file "local function f() return 1 + f() end\nf()"
+            for _ = 1, 20 do
+                local err = message(policy.check, path)
+                assert.equal(path .. ":", err:sub(1, #path + 1))
+                assert.matches("stack overflow", err)
+            end
+        end)
+
+        it("does not show all of a long error", function()
+            local path = file "error(('x'):rep(1e6))"
+            assert.is_true(#message(policy.check, path) < 3000)
         end)
 
         it("says that there is no such file", function()
@@ -246,6 +301,29 @@ describe("resty.mooring.policy", function()
             policy.compile(file "_G.mooring_spec_runs = mooring_spec_runs + 1 return {}")
             assert.equal(1, _G.mooring_spec_runs)
             _G.mooring_spec_runs = nil
+        end)
+
+        it("takes what a metatable lends, and asks it once", function()
+            local asked = 0
+            local engine = policy.compile(setmetatable({}, { __index = function(_, name)
+                asked = asked + 1
+                return name == "key" and function() return "lent" end or nil
+            end }))
+            local before = asked
+            assert.equal("lent", engine:key({}))
+            assert.is_true(engine:admit({}, {}))
+            assert.equal(before, asked)
+        end)
+
+        it("raises for a table whose metatable throws, and blames its caller", function()
+            local evil = setmetatable({}, { __index = function() error {} end })
+            for _, option in ipairs { evil, { "round_robin", evil } } do
+                local line = debug.getinfo(1, "l").currentline + 1
+                local ok, err = pcall(function() policy.compile(option) end)
+                assert.is_false(ok)
+                assert.matches("policy_spec.lua:" .. line
+                    .. ": opts.policy is wrong: admit cannot be read: table: ", err)
+            end
         end)
 
         it("takes a table without functions", function()

@@ -150,6 +150,35 @@ describe("resty.mooring.script.engine", function()
         assert.is_nil(logged[1]:find("secret", 1, true))
     end)
 
+    -- Whoever takes all memory there is leaves it to the collector. Without its
+    -- help the request has none.
+    it("has memory for the request behind a function that has taken all", function()
+        local program = [[
+            local policy = require "resty.mooring.policy"
+            require("resty.mooring.log").err = function() end
+            local A = { url = "http://a:1", weight = 1 }
+            local function greedy() local t = {} while true do t[#t + 1] = {} end end
+            for i = 1, 3 do
+                local engine = policy.compile { name = "greedy" .. i, route = greedy }
+                assert(engine:route({}, { A }) == A)
+                assert(engine:stats()["greedy" .. i].route.errors == 1)
+                local mine = {}
+                for n = 1, 20000 do mine[n] = { "x" .. n } end
+            end
+            print "served"
+        ]]
+        local path = os.tmpname()
+        local file = assert(io.open(path, "w"))
+        file:write(program)
+        file:close()
+        local pipe = io.popen("ulimit -v 300000; " .. (os.getenv("LUAJIT") or "luajit")
+            .. " " .. path .. " 2>&1")
+        local text = pipe:read("*a")
+        pipe:close()
+        os.remove(path)
+        assert.equal("served\n", text)
+    end)
+
     it("adds up the time that a function takes", function()
         local engine, id = compile { key = function()
             local stop = os.clock() + 0.02
@@ -377,6 +406,17 @@ describe("resty.mooring.script.engine", function()
             ["metadata that throws when it is read"] = function(s)
                 s.metadata = setmetatable({}, { __index = function() error("no") end })
             end,
+            ["metadata that are written otherwise than they are read"] = function(s)
+                s.metadata = setmetatable({ owner = "ann" }, { __index = s.metadata })
+            end,
+            ["an id that is another one when it is written"] = function(s)
+                local asked = 0
+                s.id = nil
+                setmetatable(s, { __index = function(_, name)
+                    asked = name == "id" and asked + 1 or asked
+                    return name == "id" and (asked == 1 and "some-id" or "other") or nil
+                end })
+            end,
             ["half of its work done"] = function(s) s.metadata.owner = "ann" error("x") end,
         } do
             it("leaves the session as it was after " .. what, function()
@@ -389,6 +429,34 @@ describe("resty.mooring.script.engine", function()
                 assert.matches("engine_spec.lua:%d+: ", logged[1])
             end)
         end
+
+        it("keeps nothing that the script could change later", function()
+            local kept
+            local engine = compile { on_bind = function(s)
+                s.metadata.owner, s.data = "ann", { deep = { n = 1 } }
+                kept = s
+            end }
+            local s = bound()
+            engine:on_bind(s, req)
+            local metadata, deep = kept.metadata, kept.data.deep
+            metadata.backend_url, metadata.owner, deep.n = "http://evil:1", "bob", 2
+            assert.same({ backend_url = A.url, endpoint = "/mcp", owner = "ann" }, s.metadata)
+            assert.same({ deep = { n = 1 } }, s.data)
+        end)
+
+        it("gives the next one a session whatever the last one has made of it", function()
+            local engine = policy.compile {
+                { on_bind = function(s)
+                    s.data = setmetatable({ n = 1 }, { __metatable = "locked" })
+                    s.metadata = setmetatable(s.metadata, { __metatable = 1 })
+                end },
+                { on_bind = function(s) s.metadata.n = tostring(s.data.n) end },
+            }
+            local s = bound()
+            engine:on_bind(s, req)
+            assert.equal("1", s.metadata.n)
+            assert.is_nil(getmetatable(s.data))
+        end)
 
         it("keeps what the others have added when one fails", function()
             local engine = policy.compile {

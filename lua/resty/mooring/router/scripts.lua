@@ -117,11 +117,10 @@ end
 -- The id for this request, as the policy finds it or as the client has sent it.
 local function find_id(router)
     local req = _M.request(router)
-    local id = router.engine:key(req)
-    if id then
-        req.session_id = id
-    end
-    return req.session_id
+    local sent = req.session_id
+    local id = router.engine:key(req) or sent
+    req.session_id = id -- whatever the script has made of it
+    return id
 end
 
 

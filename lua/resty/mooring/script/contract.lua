@@ -6,6 +6,7 @@
 -- where they can be found out, and says what is expected.
 
 local globals = require "resty.mooring.script.globals"
+local text_of = require "resty.mooring.script.text"
 
 local concat = table.concat
 local find = string.find
@@ -14,9 +15,10 @@ local getinfo = debug.getinfo
 local gmatch = string.gmatch
 local gsub = string.gsub
 local ipairs = ipairs
-local pairs = pairs
+local next = next
+local of_key = text_of.of_key
+local pcall = pcall
 local sort = table.sort
-local tostring = tostring
 local type = type
 
 local _M = {}
@@ -33,7 +35,16 @@ for _, name in ipairs(FUNCTIONS) do
     FIELDS[name] = "function"
 end
 
+local FIELD_NAMES = {}
+for name in next, FIELDS do
+    FIELD_NAMES[#FIELD_NAMES + 1] = name
+end
+sort(FIELD_NAMES)
+
 local KNOWN = concat(FUNCTIONS, ", ") .. ", start and name"
+
+-- Bytes of a field's name that are looked for in the text of a file.
+local MAX_NAME = 64
 
 
 -- The last line of a text that matches a pattern, or nil, and the last line.
@@ -65,9 +76,10 @@ end
 
 -- The line of a field in the text of its file.
 local function line_of_field(source, name)
-    local pattern = "%f[%w_]" .. gsub(tostring(name), "%W", "%%%0")
-                    .. "%f[^%w_][\"']?%]?%s*="
-    return last_line(source.text, pattern)
+    local pattern = type(name) == "string" and #name <= MAX_NAME
+                    and "%f[%w_]" .. gsub(name, "%W", "%%%0")
+                        .. "%f[^%w_][\"']?%]?%s*="
+    return pattern and last_line(source.text, pattern)
            or last_line(source.text, "^%s*return%f[^%w_]")
            or 1
 end
@@ -82,48 +94,88 @@ local function place(source, name, value)
 end
 
 
-local function wrong_field(source, name, value)
+local function unknown_field(source, name, value)
+    return place(source, name, value)
+           .. format("%s is not a field of a policy (known are %s)",
+                     of_key(name), KNOWN)
+end
+
+
+local function global_in(script)
+    local global, line = globals.assigned(script)
+    return global
+           and format('%s:%d: the global variable "%s" is assigned: all '
+                      .. "requests share it; say local, or _G.%s if that is "
+                      .. "meant", getinfo(script, "S").short_src, line, global,
+                      global)
+end
+
+
+local function wrong_value(source, name, value)
     local expected = FIELDS[name]
-    if not expected then
-        return place(source, name, value)
-               .. format("%s is not a field of a policy (known are %s)",
-                         type(name) == "string" and '"' .. name .. '"'
-                         or "[" .. tostring(name) .. "]", KNOWN)
-    elseif type(value) ~= expected then
+    if type(value) ~= expected then
         return place(source, name)
                .. format("%s must be a %s, got a %s", name, expected,
                          type(value))
     end
-    local global, line = nil, nil
-    if expected == "function" then
-        global, line = globals.assigned(value)
+    return expected == "function" and global_in(value) or nil
+end
+
+
+-- Texts first and in order, so that of several mistakes the same one is told
+-- each time.
+local function is_before(a, b)
+    if type(a) ~= type(b) then
+        return type(a) > type(b)
     end
-    if global then
-        return format('%s:%d: the global variable "%s" is assigned: all '
-                      .. "requests share it; say local, or _G.%s if that is "
-                      .. "meant", getinfo(value, "S").short_src, line, global,
-                      global)
+    return type(a) == "string" and a < b
+end
+
+
+-- The names that are in the table itself, whatever its metatable makes of it.
+local function names_in(policy)
+    local names = {}
+    for name in next, policy do
+        names[#names + 1] = name
     end
+    sort(names, is_before)
+    return names
+end
+
+
+local function field_of(policy, name)
+    return policy[name]
 end
 
 
 ---
--- What is wrong with a policy.
--- @param policy what the user gave, or what the file returned
+-- Reads a policy. Its metatable may lend it fields; it is asked here once for
+-- each, and never again: what it answers, or throws, in a request would be
+-- nobody's mistake.
+-- @param policy table that the user gave, or that the file returned
 -- @param source { file = path, text = of the file }, or {} for a table
--- @return text, or nil when all is well
-function _M.wrong(policy, source)
-    local names = {}
-    for name in pairs(policy) do
-        names[#names + 1] = name
-    end
-    sort(names, function(a, b) return tostring(a) < tostring(b) end)
-    for _, name in ipairs(names) do
-        local wrong = wrong_field(source, name, policy[name])
-        if wrong then
-            return wrong
+-- @return a table of our own with the fields of a policy; or nil and what is
+--         wrong
+function _M.read(policy, source)
+    for _, name in ipairs(names_in(policy)) do
+        if not FIELDS[name] then
+            return nil, unknown_field(source, name, policy[name])
         end
     end
+    local fields = {}
+    for _, name in ipairs(FIELD_NAMES) do
+        local ok, value = pcall(field_of, policy, name)
+        if not ok then
+            return nil, place(source, name)
+                        .. format("%s cannot be read: %s", name, text_of.of(value))
+        end
+        local wrong = value ~= nil and wrong_value(source, name, value)
+        if wrong then
+            return nil, wrong
+        end
+        fields[name] = value
+    end
+    return fields
 end
 
 

@@ -30,17 +30,22 @@ local log = require "resty.mooring.log"
 local mooring_ffi = require "resty.mooring.ffi"
 local record = require "resty.mooring.record"
 local round_robin = require "resty.mooring.policy.round_robin"
+local text_of = require "resty.mooring.script.text"
 
 local C = mooring_ffi.C
 
+local as_text = text_of.of
+local collectgarbage = collectgarbage
 local copy = record.copy
+local decode = record.decode
 local encode = record.encode
 local find = string.find
 local format = string.format
-local getinfo = debug.getinfo
 local gsub = string.gsub
 local ipairs = ipairs
+local located = text_of.located
 local pcall = pcall
+local rawequal = rawequal
 local setmetatable = setmetatable
 local sub = string.sub
 local tostring = tostring
@@ -51,41 +56,13 @@ local _M = {}
 local mt = { __index = _M }
 
 local MAX_MESSAGE = 500 -- bytes of what a script has thrown
-local MAX_DEPTH = 20
-local PLACE = "^[^\n]-:%d+:" -- what a message with file and line begins with
+local NO_MEMORY = "not enough memory" -- as LuaJIT says it
+local PLACE = text_of.PLACE
 
 local UNREACHABLE = { forget = true, keep = true, reinitialize = true }
 
 
 -- ------------------------------------------------------------------ blame --
-
-local function as_text(err)
-    if type(err) == "string" then
-        return err
-    end
-    local ok, text = pcall(tostring, err)
-    return ok and text or "a " .. type(err)
-end
-
-
--- The handler of errors: one that does not say where it comes from is told by
--- the stack, which exists only here.
-local function located(err)
-    local text = as_text(err)
-    if find(text, PLACE) then
-        return text
-    end
-    for level = 2, MAX_DEPTH do
-        local info = getinfo(level, "Sl")
-        if not info then
-            break
-        elseif info.what ~= "C" and info.currentline > 0 then
-            return format("%s:%d: %s", info.short_src, info.currentline, text)
-        end
-    end
-    return text
-end
-
 
 local function blame(slot, text)
     slot.errors = slot.errors + 1
@@ -113,6 +90,10 @@ local function run(slot, x, y)
     slot.seconds = slot.seconds + (C.mr_now() - began) / 1000
     if ok then
         return answer
+    end
+    -- What took all there was is garbage by now, and the request needs some.
+    if answer == NO_MEMORY then
+        pcall(collectgarbage)
     end
     -- The handler may fail, too, when the stack has overflowed.
     local text = as_text(answer)
@@ -222,7 +203,7 @@ end
 
 local function is_one_of(backends, answer)
     for i = 1, #backends do
-        if backends[i] == answer then
+        if rawequal(backends[i], answer) then
             return true
         end
     end
@@ -296,24 +277,49 @@ local function first_change(names, before, after)
 end
 
 
-local function compare(before, after)
+-- The session as it will be read again: of tables that a script has made, their
+-- text alone counts. What answers differently the next time cannot do so then,
+-- and nobody but us can change it.
+-- @return session; or nil, what is wrong
+local function as_stored(before, after)
     local name = first_change(FIXED, before, after)
     if name then
-        return "it must not change session." .. name
+        return nil, "it must not change session." .. name
     end
     local text, err = encode(after)
-    if not text then
-        return "the session cannot be stored any more: " .. err
+    local stored
+    if text then
+        stored, err = decode(text, before.id)
     end
-    name = first_change(FIXED_METADATA, before.metadata, after.metadata)
-    return name and "it must not change session.metadata." .. name
+    if not stored then
+        return nil, "the session cannot be stored any more: " .. err
+    end
+    name = first_change(FIXED_METADATA, before.metadata, stored.metadata)
+    if name then
+        return nil, "it must not change session.metadata." .. name
+    end
+    return stored
 end
 
 
--- Why a session cannot be stored the way on_bind has left it; nil if it can.
-local function spoilt(before, after)
-    local ok, wrong = pcall(compare, before, after)
-    return ok and wrong or not ok and as_text(wrong) or nil
+-- The session the way on_bind has left it; or nil, why that cannot be stored.
+local function taken_over(before, after)
+    local ok, stored, wrong = pcall(as_stored, before, after)
+    if not ok then
+        return nil, as_text(stored)
+    end
+    return stored, wrong
+end
+
+
+local function take_over(slot, session, draft)
+    local stored, wrong = taken_over(session, draft)
+    if stored then
+        session.metadata, session.data = stored.metadata, stored.data
+        session._data = stored._data
+    else
+        blame(slot, slot.place .. ": " .. wrong)
+    end
 end
 
 
@@ -326,11 +332,8 @@ function _M.on_bind(self, session, req)
     for _, slot in ipairs(self.chains.on_bind) do
         local draft = copy(session)
         local _, failed = run(slot, draft, req)
-        local wrong = not failed and spoilt(session, draft)
-        if wrong then
-            blame(slot, slot.place .. ": " .. wrong)
-        elseif not failed then
-            session.metadata, session.data = draft.metadata, draft.data
+        if not failed then
+            take_over(slot, session, draft)
         end
     end
     return session

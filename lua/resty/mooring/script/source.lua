@@ -6,29 +6,39 @@
 --     read(option) -> array of { name =, policy = table, trusted = boolean }
 --
 -- A file is run once, when the option is read, with nothing but the globals it
--- would have anyway. Functions here return nil and a text for what is wrong.
+-- would have anyway. Whatever it does and returns, functions here return nil
+-- and a text for what is wrong, and raise nothing.
 
 local contract = require "resty.mooring.script.contract"
 local globals = require "resty.mooring.script.globals"
+local text_of = require "resty.mooring.script.text"
 
+local byte = string.byte
 local find = string.find
 local format = string.format
+local getinfo = debug.getinfo
 local io_open = io.open
 local ipairs = ipairs
 local load = load
+local located = text_of.located
 local match = string.match
+local next = next
 local ngx = ngx
 local package = package
 local pcall = pcall
+local rawget = rawget
 local require = require
 local setfenv = setfenv
 local sub = string.sub
-local tostring = tostring
 local type = type
+local xpcall = xpcall
 
 local _M = {}
 
 local MODULES = "resty.mooring.policy."
+
+local ESCAPE = 27        -- what compiled Lua begins with
+local MAX_MESSAGE = 2000 -- bytes of an error that the file has raised
 
 -- For the message; what counts is whether there is such a module.
 local BUILT_IN = { "round_robin", "least_sessions", "power_of_two",
@@ -61,9 +71,35 @@ local function resolve(path)
 end
 
 
+-- Lua cuts long paths in its messages; here they begin with the whole one. Code
+-- that the file calls may be elsewhere: then both places are told.
 local function with_place(err, path)
-    err = tostring(err)
-    return find(err, "^[^\n]-:%d+:") and err or path .. ": " .. err
+    err = sub(text_of.of(err), 1, MAX_MESSAGE)
+    local shown = getinfo(load("", "@" .. path), "S").short_src
+    if sub(err, 1, #shown + 1) == shown .. ":" then
+        return path .. sub(err, #shown + 1)
+    end
+    return path .. ": " .. err
+end
+
+
+-- The chunk of a file, which assigns no globals.
+local function compile(text, path)
+    if byte(text) == ESCAPE then
+        return nil, path .. ": this is compiled Lua: a policy is loaded from "
+                    .. "its source alone"
+    end
+    local chunk, err = load(text, "@" .. path, "t")
+    if not chunk then
+        return nil, with_place(err, path)
+    end
+    local global, line = globals.assigned(chunk)
+    if global then
+        return nil, format('%s:%d: the global variable "%s" is assigned: all '
+                           .. "requests share it; say local, or _G.%s if that "
+                           .. "is meant", path, line, global, global)
+    end
+    return chunk
 end
 
 
@@ -78,20 +114,14 @@ function _M.load_file(path, env)
         return nil, err
     end
     local chunk
-    chunk, err = load(text, "@" .. path, "t")
+    chunk, err = compile(text, path)
     if not chunk then
-        return nil, with_place(err, path)
-    end
-    local global, line = globals.assigned(chunk)
-    if global then
-        return nil, format('%s:%d: the global variable "%s" is assigned: all '
-                           .. "requests share it; say local, or _G.%s if that "
-                           .. "is meant", path, line, global, global)
+        return nil, err
     end
     if env then
         setfenv(chunk, env)
     end
-    local ok, policy = pcall(chunk)
+    local ok, policy = xpcall(chunk, located)
     if not ok then
         return nil, with_place(policy, path)
     end
@@ -99,11 +129,7 @@ function _M.load_file(path, env)
     if type(policy) ~= "table" then
         return nil, contract.no_table(source, policy)
     end
-    local wrong = contract.wrong(policy, source)
-    if wrong then
-        return nil, wrong
-    end
-    return policy
+    return contract.read(policy, source)
 end
 
 
@@ -143,12 +169,12 @@ end
 local function built_in(name)
     local module = module_of(name)
     if not module then
-        return nil, must() .. format(', got "%s"', name)
+        return nil, must() .. ", got " .. text_of.of_key(name)
     end
     local ok, policy = pcall(module.new)
     if not ok then
         return nil, format('"%s" cannot be used by its name alone: %s', name,
-                           tostring(policy))
+                           text_of.of(policy))
     end
     return policy
 end
@@ -182,11 +208,11 @@ local function read_one(value)
     elseif type(value) ~= "table" then
         return nil, must() .. ", got a " .. type(value)
     end
-    local wrong = contract.wrong(value, {})
-    if wrong then
+    local policy, wrong = contract.read(value, {})
+    if not policy then
         return nil, "is wrong: " .. wrong
     end
-    return { name = value.name or "inline", policy = value }
+    return { name = policy.name or "inline", policy = policy }
 end
 
 
@@ -203,11 +229,11 @@ end
 
 -- What is wrong with a table that has n entries one after the other.
 local function not_an_array(option, n)
-    for name in pairs(option) do
+    for name in next, option do
         if type(name) ~= "number" then
-            return format('must be a policy or an array of policies, not both: '
-                          .. '"%s" is in a table that has entries',
-                          tostring(name))
+            return format("must be a policy or an array of policies, not both: "
+                          .. "%s is in a table that has entries",
+                          text_of.of_key(name))
         elseif name > n then
             return format("must be an array without holes: entry %d is nil",
                           n + 1)
@@ -222,7 +248,7 @@ end
 -- @return array of { name, policy, trusted }; or nil and a text for behind
 --         "opts.policy"
 function _M.read(option)
-    if type(option) ~= "table" or option[1] == nil then
+    if type(option) ~= "table" or rawget(option, 1) == nil then
         local entry, wrong = read_one(option)
         return entry and { entry }, wrong
     end
