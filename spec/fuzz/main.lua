@@ -29,7 +29,7 @@ package.cpath = package.cpath .. ";build/?.so"
 local mutator = require "fuzz.mutator"
 
 local TARGETS = { "record", "rfc3339", "url", "jsonrpc", "http1", "reference",
-                  "sse", "request" }
+                  "sse", "request", "policy" }
 local CRASHES = "build/fuzz/crashes"
 
 -- CPU seconds that one check may take; the large ones take a tenth of it.

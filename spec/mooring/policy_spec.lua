@@ -72,6 +72,8 @@ describe("resty.mooring.policy", function()
         ["a field whose name is a table"] = {
             "return { [setmetatable({}, { __tostring = error })] = 1 }",
             1, "[a table] is not a field of a policy" },
+        ["a field whose name holds a NUL"] = {
+            "return { ['x\\0'] = 1 }", 1, '"x?" is not a field of a policy' },
         ["a field whose name is long"] = {
             "return { [('x'):rep(1e6) .. '\\n'] = 1 }",
             1, '"' .. ("x"):rep(64) .. '" is not a field of a policy' },
@@ -162,6 +164,10 @@ describe("resty.mooring.policy", function()
 
         it("does not show all of a long error", function()
             local path = file "error(('x'):rep(1e6))"
+            assert.is_true(#message(policy.check, path) < 3000)
+            path = file [[return setmetatable({}, { __index = function()
+                error(("x"):rep(1e6))
+            end })]]
             assert.is_true(#message(policy.check, path) < 3000)
         end)
 

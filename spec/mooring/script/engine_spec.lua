@@ -73,6 +73,8 @@ describe("resty.mooring.script.engine", function()
                 ["a text"] = "oops", ["no text"] = {},
                 ["an object that cannot be shown"] = setmetatable({}, {
                     __tostring = function() error("no") end }),
+                ["an object that is shown as no text"] = setmetatable({}, {
+                    __tostring = function() return {} end }),
             } do
                 it("uses it for a function that throws " .. what, function()
                     local place = here(1)
@@ -405,6 +407,11 @@ describe("resty.mooring.script.engine", function()
             ["another endpoint"] = function(s) s.metadata.endpoint = nil end,
             ["metadata that throws when it is read"] = function(s)
                 s.metadata = setmetatable({}, { __index = function() error("no") end })
+            end,
+            ["metadata that throw what is shown as no text"] = function(s)
+                s.metadata = setmetatable({}, { __index = function()
+                    error(setmetatable({}, { __tostring = function() return {} end }))
+                end })
             end,
             ["metadata that are written otherwise than they are read"] = function(s)
                 s.metadata = setmetatable({ owner = "ann" }, { __index = s.metadata })

@@ -19,6 +19,7 @@ local next = next
 local of_key = text_of.of_key
 local pcall = pcall
 local sort = table.sort
+local sub = string.sub
 local type = type
 
 local _M = {}
@@ -43,8 +44,9 @@ sort(FIELD_NAMES)
 
 local KNOWN = concat(FUNCTIONS, ", ") .. ", start and name"
 
--- Bytes of a field's name that are looked for in the text of a file.
-local MAX_NAME = 64
+-- Bytes of a field's name that are looked for in the text of a file, and of
+-- what a metatable has thrown.
+local MAX_NAME, MAX_MESSAGE = 64, 500
 
 
 -- The last line of a text that matches a pattern, or nil, and the last line.
@@ -77,6 +79,7 @@ end
 -- The line of a field in the text of its file.
 local function line_of_field(source, name)
     local pattern = type(name) == "string" and #name <= MAX_NAME
+                    and not find(name, "%c")
                     and "%f[%w_]" .. gsub(name, "%W", "%%%0")
                         .. "%f[^%w_][\"']?%]?%s*="
     return pattern and last_line(source.text, pattern)
@@ -166,8 +169,8 @@ function _M.read(policy, source)
     for _, name in ipairs(FIELD_NAMES) do
         local ok, value = pcall(field_of, policy, name)
         if not ok then
-            return nil, place(source, name)
-                        .. format("%s cannot be read: %s", name, text_of.of(value))
+            return nil, place(source, name) .. name .. " cannot be read: "
+                        .. sub(text_of.of(value), 1, MAX_MESSAGE)
         end
         local wrong = value ~= nil and wrong_value(source, name, value)
         if wrong then

@@ -35,7 +35,8 @@ function _M.of(err)
         return err == HANDLER_FAILED and "stack overflow" or err
     end
     local ok, text = pcall(tostring, err)
-    return ok and text or "a " .. type(err)
+    -- LuaJIT passes on whatever __tostring returns.
+    return ok and type(text) == "string" and text or "a " .. type(err)
 end
 
 local of = _M.of
