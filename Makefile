@@ -107,6 +107,13 @@ kill-matrix: ## kill a process at every step of every write to a region; then se
 # Objects of the tests stay, for the next run.
 .SECONDARY: $(TEST_OBJECTS) $(STORE_OBJECTS)
 
+# Makes allocations of the real library fail, for spec/memory.
+FAILING       = $(BUILD)/test/libfailing.so
+$(FAILING): c/test/failing.c | $(BUILD)/test
+	$(call say,LINK,$@)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -fPIC -shared $(WARNINGS) $(CPPFLAGS) \
+	    -O2 -g -o $@ $< -ldl
+
 .PHONY: c-tests
 c-tests: $(C_TESTS)
 
@@ -213,7 +220,7 @@ $(NODE_MODULES): spec/fixtures/mcp/package.json spec/fixtures/mcp/package-lock.j
 .PHONY: test
 test: ## run every test; ends with "N passed, N failed"
 	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory -j2 all c-tests $(FUZZ_TARGETS) $(NODE_MODULES)
+	@$(MAKE) --no-print-directory -j2 all c-tests $(FAILING) $(FUZZ_TARGETS) $(NODE_MODULES)
 	@LUAJIT="$(LUAJIT)" spec/support/run-tests $(SUITES)
 
 .PHONY: history

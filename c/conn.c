@@ -3,28 +3,24 @@
  *
  * conn.c - the blocking connection of processes without an event loop.
  *
- *     mr_conn_open   hiredis: names, several addresses, the connect timeout
- *         | takes the descriptor over, hiredis' context goes
+ *     mr_conn_open   dial.c
  *     mr_conn_send   poll + send  \  non-blocking descriptor, one deadline
  *     mr_conn_recv   poll + recv  /  for the whole call; recv feeds a reader
  *
- * hiredis' own sends and reads are not used: they raise SIGPIPE, and their
- * timeout starts again with every byte a slow peer lets through.
+ * hiredis' own connections are not used: they raise SIGPIPE, abort without
+ * memory, and their timeout starts again with every byte a slow peer lets
+ * through.
  *
  * A connection remembers the process that made it. A child that inherited it
  * through fork gets MR_IO instead of mixing its bytes with the parent's.
- *
- * hiredis 0.14 aborts when the few bytes of its connection options cannot be
- * allocated; everything else reports MR_NOMEM.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "dial.h"
 #include "mooring.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <hiredis/hiredis.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -32,8 +28,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 enum {
@@ -62,63 +56,6 @@ report(char *err, uint32_t err_len, int rc, const char *format, ...) {
     return rc;
 }
 
-/* Milliseconds as hiredis wants them: neither zero nor beyond what it takes. */
-static struct timeval to_timeval(double ms) {
-    long whole = ms < 1 ? 1 : ms < 1e9 ? (long)ms : 1000000000L;
-
-    return (struct timeval){.tv_sec = whole / 1000,
-                            .tv_usec = whole % 1000 * 1000};
-}
-
-/* hiredis would cut a longer path off and connect to another socket. */
-static int path_fits(const char *path) {
-    return strlen(path) < sizeof(((struct sockaddr_un *)0)->sun_path);
-}
-
-static int connect_failure(const redisContext *context, char *err,
-                           uint32_t err_len) {
-    int rc = MR_IO;
-
-    if (context->err == REDIS_ERR_OOM)
-        rc = MR_NOMEM;
-    else if (strstr(context->errstr, strerror(ETIMEDOUT)))
-        rc = MR_TIMEOUT;
-    return report(err, err_len, rc, "%s", context->errstr);
-}
-
-/* Connects with hiredis and takes the descriptor out of its context. */
-static int connect_socket(const char *host, int port, const char *path,
-                          double timeout, int *fd, char *err,
-                          uint32_t err_len) {
-    struct timeval tv = to_timeval(timeout);
-    redisContext *context;
-
-    if (path && !path_fits(path))
-        return report(err, err_len, MR_IO, "the socket's path is too long");
-    context = path ? redisConnectUnixWithTimeout(path, tv)
-                   : redisConnectWithTimeout(host, port, tv);
-    if (!context)
-        return report(err, err_len, MR_NOMEM, "no memory");
-    if (context->err) {
-        int rc = connect_failure(context, err, err_len);
-        redisFree(context);
-        return rc;
-    }
-    /* A server host that vanishes is noticed within half a minute. */
-    if (!path)
-        redisEnableKeepAlive(context);
-    *fd = redisFreeKeepFd(context);
-    return MR_OK;
-}
-
-/* hiredis hands out a blocking descriptor (with TCP_NODELAY set). */
-static int prepare_socket(int fd) {
-    int flags = fcntl(fd, F_GETFL);
-
-    return flags != -1 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) != -1 &&
-           fcntl(fd, F_SETFD, FD_CLOEXEC) != -1;
-}
-
 int mr_conn_open(const char *host, int port, const char *path, double timeout,
                  mr_conn **out, char *err, uint32_t err_len) {
     mr_conn *c = calloc(1, sizeof *c);
@@ -130,11 +67,8 @@ int mr_conn_open(const char *host, int port, const char *path, double timeout,
     c->fd = -1;
     c->owner = getpid();
     c->reader = mr_reader_new(0);
-    rc = c->reader
-             ? connect_socket(host, port, path, timeout, &c->fd, err, err_len)
-             : report(err, err_len, MR_NOMEM, "no memory");
-    if (rc == MR_OK && !prepare_socket(c->fd))
-        rc = report(err, err_len, MR_IO, "%s", strerror(errno));
+    rc = c->reader ? mr_dial(host, port, path, timeout, &c->fd, err, err_len)
+                   : report(err, err_len, MR_NOMEM, "no memory");
     if (rc != MR_OK) {
         mr_conn_close(c);
         return rc;

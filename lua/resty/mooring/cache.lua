@@ -73,6 +73,10 @@ local SLOTS = 16777216
 -- Slots looked at in one hold of the lock by work that walks the region.
 local STEP = 2048
 
+-- How often work that has to be done is tried while there is no lock, or no
+-- memory, to be had.
+local MAX_TRIES = 10
+
 -- A step that removes that many (it removes 512 at most) is followed by another
 -- one soon, in seconds.
 local MANY, SOON = 256, 0.01
@@ -185,7 +189,8 @@ end
 -- Looks an entry up under the lock. An expired entry leaves.
 -- @param id string
 -- @param peek true: this is no use of the session
--- @return mr_entry (valid until the next call on this cache), or nil
+-- @return mr_entry (valid until the next call on this cache); or nil: there is
+--         none; or nil, mr_rc: nobody could say
 function _M.find(self, id, peek)
     local rc = C.mr_cache_find(self.handle, id, #id, clock(), peek and 1 or 0,
                                self.entry)
@@ -195,7 +200,7 @@ function _M.find(self, id, peek)
                                              self.entry) or NOT_FOUND
     end
     if rc ~= OK then
-        return nil, rc == BUSY
+        return nil, rc ~= NOT_FOUND and rc or nil
     end
     return self.entry
 end
@@ -324,11 +329,16 @@ end
 
 
 ---
--- Removes the very entry that was found as `ref`; true when it was that one.
+-- Removes the very entry that was found as `ref`.
+-- @return true, false when it is another one by now; or nil, mr_rc: it is still
+--         there
 function _M.remove_ref(self, ref, reason)
     local rc = C.mr_cache_remove_ref(self.handle, ref, reason)
     notify(self)
-    return rc == OK, rc == BUSY
+    if rc ~= OK and rc ~= CHANGED then
+        return nil, rc
+    end
+    return rc == OK
 end
 
 
@@ -376,18 +386,18 @@ end
 
 ---
 -- Removes entries not used since `before` (ms of the region's clock).
--- @return how many
+-- @return how many; or nil, mr_rc: there may be more
 function _M.remove_unused(self, before)
     local cursor = ffi_new("uint32_t[1]")
-    local total, busy = 0, 0
+    local total, failed = 0, 0
     repeat
         local count = C.mr_cache_remove_unused(self.handle, before, cursor,
                                                STEP)
         notify(self)
         if count < 0 then
-            busy = busy + 1
-            if busy > 10 then
-                return nil
+            failed = failed + 1
+            if failed > MAX_TRIES then
+                return nil, count
             end
         else
             total = total + count
@@ -422,15 +432,23 @@ function _M.check(self)
 end
 
 
+local function clear(self)
+    local tries = MAX_TRIES
+    repeat
+        local count = C.mr_cache_clear(self.handle, CLOSED, STEP)
+        notify(self)
+        tries = count < 0 and tries - 1 or tries
+    until count == 0 or tries == 0
+end
+
+
 ---
 -- Gives the region up: a named one is detached from, a private one is cleared
 -- first (reason "closed").
 function _M.close(self)
     region.leave(self)
     if not self.name then
-        while C.mr_cache_clear(self.handle, CLOSED, STEP) > 0 do
-            notify(self)
-        end
+        clear(self)
     end
     evictions.finish(self)
     self.refs, self.urls, self.protos, self.ids = {}, {}, {}, {}

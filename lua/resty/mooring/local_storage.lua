@@ -307,9 +307,9 @@ function _M.remove_if(self, id, seen)
     if not same then
         return same, ref, code
     end
-    local removed, busy = self.cache:remove_ref(ref, cache.DELETED)
-    if busy then
-        return cache.failure(-4)
+    local removed, rc = self.cache:remove_ref(ref, cache.DELETED)
+    if removed == nil then
+        return cache.failure(rc)
     end
     return removed
 end
@@ -327,10 +327,10 @@ local function look(self, id, keep)
     end
     keep_house(self)
 
-    local entry, busy = self.cache:find(id, not keep)
+    local entry, rc = self.cache:find(id, not keep)
     if not entry then
-        if busy then
-            return cache.failure(-4)
+        if rc then
+            return cache.failure(rc)
         end
         return not_found()
     end
@@ -406,10 +406,10 @@ function _M.delete_expired(self, before)
     if self.closed then
         return closed()
     end
-    local count = self.cache:remove_unused(clock()
-                                           + (before - wall_clock()) * 1000)
+    local count, rc = self.cache:remove_unused(
+        clock() + (before - wall_clock()) * 1000)
     if not count then
-        return cache.failure(-4)
+        return cache.failure(rc)
     end
     return count
 end

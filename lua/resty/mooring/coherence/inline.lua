@@ -108,7 +108,10 @@ end
 
 
 local function send(self, commands)
-    local bytes = encode_all(commands)
+    local bytes, err = encode_all(commands)
+    if not bytes then
+        return drop(self, err)
+    end
     local rc = C.mr_conn_send(self.conn, bytes, #bytes, C.mr_now() + SEND)
     if rc ~= OK then
         drop(self, ffi_string(C.mr_conn_error(self.conn)))

@@ -108,6 +108,17 @@ local function give_way(turn, bytes)
 end
 
 
+-- Returns what is wrong, or nil.
+local function send(link, commands)
+    local sent
+    local bytes, err = encode_all(commands)
+    if bytes then
+        sent, err = link:send(bytes)
+    end
+    return not sent and err or nil
+end
+
+
 -- Feeds replies to the protocol until something is wrong with them.
 local function read_loop(self, link)
     local coherence, reader, turn = self.coherence, link.reader, {}
@@ -123,9 +134,8 @@ local function read_loop(self, link)
             if wrong then
                 return wrong, refused
             elseif commands then
-                local sent
-                sent, err = link:send(encode_all(commands))
-                if not sent then
+                err = send(link, commands)
+                if err then
                     return err
                 end
             end
@@ -264,9 +274,8 @@ local function serve(self, link)
     self.wake = semaphore.new(0)
     self.ended, self.refused = nil, nil
     link:set_idle()
-    local ok, err = link:send(encode_all(
-        self.coherence:connected(self.token, self.successor)))
-    if not ok then
+    local err = send(link, self.coherence:connected(self.token, self.successor))
+    if err then
         return err, nil, true
     end
 

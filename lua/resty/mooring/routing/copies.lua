@@ -103,14 +103,16 @@ end
 -- was asked: then the token is no longer valid.)
 function _M.vanish(self, id, token)
     local tier = self.cache
-    local entry = not self.closed and tier:find(id, true)
+    if self.closed then
+        return
+    end
+    local entry, failed = tier:find(id, true)
     local ref = entry and entry.ref
-    if not ref or not tier:is_valid(id, token) then
+    if not (ref or failed) or not tier:is_valid(id, token) then
         return
     end
     -- That very copy: one that is made at this moment has to stay.
-    local _, busy = tier:remove_ref(ref, cache.VANISHED)
-    if busy then
+    if failed or tier:remove_ref(ref, cache.VANISHED) == nil then
         tier:invalidate(id, QUIETLY)
     end
 end
@@ -133,8 +135,10 @@ function _M.renew(self, s, ref)
         elseif renewed then
             local times = _M.times(self, asked, self.remote:lifetime(s))
             self.cache:renew(ref, times.fresh_until, times.expires_at)
-        elseif renewed == false then
-            self.cache:remove_ref(ref, cache.VANISHED)
+        elseif renewed == false
+               and self.cache:remove_ref(ref, cache.VANISHED) == nil
+        then
+            self.cache:invalidate(s.id, QUIETLY)
         end
     end)
 end

@@ -149,7 +149,14 @@ end
 --         outcome is unknown), "timeout" (sent, but no reply within
 --         command_timeout: the outcome is unknown) or "closed"
 function _M:call(commands)
-    return self:call_encoded(encode_all(commands), #commands)
+    if #commands == 0 then
+        return self:call_encoded("", 0)
+    end
+    local bytes, err, code = encode_all(commands)
+    if not bytes then
+        return nil, err, code
+    end
+    return self:call_encoded(bytes, #commands)
 end
 
 
@@ -197,7 +204,11 @@ function _M:enqueue(command, callback)
                     .. " are unanswered", errors.UNAVAILABLE
     end
 
-    push(self.queue, { bytes = encode(command), callback = callback or false })
+    local bytes, err, code = encode(command)
+    if not bytes then
+        return nil, err, code
+    end
+    push(self.queue, { bytes = bytes, callback = callback or false })
     self.commands = self.commands + 1
     flush(self)
     return true

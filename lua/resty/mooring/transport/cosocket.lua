@@ -216,7 +216,14 @@ end
 -- Waits command_timeout at most, and before that, while there is no
 -- connection, as long as ready().
 function _M.call(self, commands)
-    return _M.call_encoded(self, encode_all(commands), #commands)
+    if #commands == 0 then
+        return call_unconnected(self, "", 0)
+    end
+    local bytes, err, code = encode_all(commands)
+    if not bytes then
+        return nil, err, code
+    end
+    return _M.call_encoded(self, bytes, #commands)
 end
 
 
@@ -264,9 +271,12 @@ function _M.enqueue(self, command, callback)
         return refuse(self, self.max_queue .. " are under way")
     end
 
-    local bytes = encode(command)
-    if not self.connected then
-        local ok, err = arrange_sending(self)
+    local bytes, err, code = encode(command)
+    if not bytes then
+        return nil, err, code
+    elseif not self.connected then
+        local ok
+        ok, err = arrange_sending(self)
         if not ok then
             return refuse(self, err)
         end

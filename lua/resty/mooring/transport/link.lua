@@ -73,7 +73,11 @@ local function shake_hands(self, opts, alive)
         return true
     end
 
-    local replies, err = self:request(protocol.encode_all(commands), #commands)
+    local replies
+    local bytes, err = protocol.encode_all(commands)
+    if bytes then
+        replies, err = self:request(bytes, #commands)
+    end
     if not replies then
         return nil, "could not connect to " .. self.address .. ": " .. err
     end
@@ -92,17 +96,22 @@ end
 -- @param alive boolean: make sure that the server answers
 -- @return link; or nil, message, "unavailable"
 function _M.open(opts, alive)
+    local reader, err = protocol.reader()
+    if not reader then
+        return nil, err, UNAVAILABLE
+    end
     local sock = tcp()
     local self = setmetatable({
         sock = sock,
-        reader = protocol.reader(),
+        reader = reader,
         address = protocol.address(opts),
         command_timeout = milliseconds(opts.command_timeout),
         complaint = nil, -- what it has answered to a PING, if not PONG
     }, mt)
 
     sock:settimeout(milliseconds(opts.connect_timeout))
-    local ok, err = dial(sock, opts)
+    local ok
+    ok, err = dial(sock, opts)
     if not ok then
         return nil, "could not connect to " .. self.address .. ": " .. err,
                UNAVAILABLE

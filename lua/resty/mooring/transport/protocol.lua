@@ -35,6 +35,7 @@ local type = type
 
 local OK = C.MR_OK
 local AGAIN = C.MR_AGAIN
+local NO_MEMORY = C.MR_NOMEM
 local NIL = C.MR_REPLY_NIL
 local ERROR = C.MR_REPLY_ERROR
 local INTEGER = C.MR_REPLY_INTEGER
@@ -68,8 +69,8 @@ end
 ---
 -- One command as it goes over the wire.
 -- @param command array of strings
--- @return string
--- Raises when there is no argument, or not enough memory.
+-- @return string; or nil, message, "unavailable": there is no memory
+-- Raises when there is no argument.
 function _M.encode(command)
     local argc = #command
     reserve(argc)
@@ -79,7 +80,9 @@ function _M.encode(command)
     end
 
     local rc = C.mr_command_format(argc, argv, argv_len, out, out_len)
-    if rc ~= OK then
+    if rc == NO_MEMORY then
+        return nil, "could not format a command: out of memory", UNAVAILABLE
+    elseif rc ~= OK then
         error("could not format a command: " .. binding.strerror(rc), 2)
     end
 
@@ -94,7 +97,7 @@ local encode = _M.encode
 ---
 -- Several commands as they go over the wire.
 -- @param commands array of arrays of strings
--- @return string
+-- @return as encode
 function _M.encode_all(commands)
     local n = #commands
     if n == 1 then
@@ -103,7 +106,11 @@ function _M.encode_all(commands)
 
     local parts = {}
     for i = 1, n do
-        parts[i] = encode(commands[i])
+        local bytes, err, code = encode(commands[i])
+        if not bytes then
+            return nil, err, code
+        end
+        parts[i] = bytes
     end
     return concat(parts)
 end
@@ -164,12 +171,11 @@ end
 ---
 -- A decoder for the bytes of one connection.
 -- @param max_bytes bound of one reply's memory (nil: 16 MiB)
--- @return reader
--- Raises when there is no memory.
+-- @return reader; or nil, message: there is no memory
 function _M.reader(max_bytes)
     local handle = C.mr_reader_new(max_bytes or 0)
     if handle == nil then
-        error("could not make a reader: out of memory", 2)
+        return nil, "could not make a reader: out of memory"
     end
     return setmetatable({ handle = ffi_gc(handle, free_reader) }, reader_mt)
 end

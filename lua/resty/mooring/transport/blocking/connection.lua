@@ -242,7 +242,13 @@ local function shake_hands(self)
         return true
     end
 
-    local replies, err = exchange(self, encode_all(commands), #commands)
+    local bytes, err = encode_all(commands)
+    if not bytes then
+        drop(self, err, errors.UNAVAILABLE)
+        return nil, err
+    end
+    local replies
+    replies, err = exchange(self, bytes, #commands)
     if not replies then
         return nil, without_unknown(err)
     end
