@@ -271,6 +271,18 @@ static void test_a_claim_ends_a_hand_over(void **state) {
     mr_cache_close(c);
 }
 
+static void test_nobody_succeeds_who_has_gone(void **state) {
+    mr_cache *c = open_some();
+
+    (void)state;
+    mr_listener_claim(c, 1, 10, PATIENCE);
+    mr_listener_leave(c, 1);
+    mr_listener_resign(c, 1);
+    assert_int_equal(mr_listener_succeed(c, 2), 0);
+    assert_int_equal(mr_listener_claim(c, 2, 11, PATIENCE), 1);
+    mr_cache_close(c);
+}
+
 static void test_a_successor_that_gives_up_makes_room(void **state) {
     mr_cache *c = open_some();
 
@@ -372,6 +384,7 @@ int main(void) {
         cmocka_unit_test(test_a_resigned_owner_is_followed_at_once),
         cmocka_unit_test(test_an_owner_that_leaves_hands_over),
         cmocka_unit_test(test_a_claim_ends_a_hand_over),
+        cmocka_unit_test(test_nobody_succeeds_who_has_gone),
         cmocka_unit_test(test_a_successor_that_gives_up_makes_room),
         cmocka_unit_test(test_no_hand_over_to_another_than_was_read_for),
         cmocka_unit_test(test_of_many_that_claim_at_once_one_wins),

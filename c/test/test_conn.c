@@ -6,8 +6,10 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "client.h"
 #include "mooring.h"
 #include "server.h"
+#include "support.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -23,45 +25,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-enum { PATIENCE = 5000 }; /* ms for what should happen at once */
-
-static double in_ms(double ms) { return mr_now() + ms; }
-
-static mr_conn *connect_to(struct server *s) {
-    char err[128] = "";
-    mr_conn *c = NULL;
-    int rc = mr_conn_open("127.0.0.1", s->port, *s->path ? s->path : NULL,
-                          PATIENCE, &c, err, sizeof err);
-
-    if (rc != MR_OK)
-        fail_msg("could not connect: %s", err);
-    return c;
-}
-
 /* ------------------------------------------------------------- exchange -- */
-
-static void expect_status(mr_conn *c, const char *text) {
-    mr_reply *reply = NULL;
-
-    assert_int_equal(mr_conn_recv(c, in_ms(PATIENCE), &reply), MR_OK);
-    assert_string_equal(reply->str, text);
-    mr_reply_free(reply);
-}
-
-static void expect_failure(mr_conn *c, double deadline, int rc,
-                           const char *hint) {
-    mr_reply *reply = (mr_reply *)&reply;
-
-    assert_int_equal(mr_conn_recv(c, deadline, &reply), rc);
-    assert_null(reply);
-    if (!strstr(mr_conn_error(c), hint))
-        fail_msg("\"%s\" does not mention \"%s\"", mr_conn_error(c), hint);
-}
 
 static void answer_once(int fd) {
     hear_some(fd);
@@ -202,6 +170,25 @@ static void bounds_the_time_to_connect(void **state) {
     stop(&s);
 }
 
+/* None of 0, more than fits, or endless is too little to connect. */
+static void any_time_to_connect_is_some(void **state) {
+    const double times[] = {0.5, 1e12, 1e300};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof times / sizeof times[0]; i++) {
+        struct server s;
+        char err[128] = "";
+        mr_conn *c = NULL;
+
+        serve_unix(&s, wait_for_close);
+        assert_int_equal(
+            mr_conn_open(NULL, 0, s.path, times[i], &c, err, sizeof err),
+            MR_OK);
+        mr_conn_close(c);
+        stop(&s);
+    }
+}
+
 /* The descriptor of this process that is connected to that port. */
 static int connected_to(int port) {
     for (int fd = 0; fd < 1024; fd++) {
@@ -235,102 +222,6 @@ static void sets_the_socket_up(void **state) {
     stop(&s);
 }
 
-/* ------------------------------------------------------------- deadlines -- */
-
-/* One byte every 20 ms, the whole reply would take 2 s. */
-static void trickle(int fd) {
-    for (int i = 0; i < 100; i++) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        say(fd, i ? "x" : "+");
-        if (poll(&p, 1, 20) != 0)
-            return;
-    }
-    wait_for_close(fd);
-}
-
-static void bounds_the_whole_call(void **state) {
-    struct server s;
-
-    (void)state;
-    serve_tcp(&s, trickle);
-    mr_conn *c = connect_to(&s);
-    double began = mr_now();
-    expect_failure(c, in_ms(200), MR_TIMEOUT, "timed out");
-    assert_in_range((int)(mr_now() - began), 199, 1000);
-    mr_conn_close(c);
-    stop(&s);
-}
-
-/* A bulk string that comes one byte at a time, without a pause. */
-static void drizzle(int fd) {
-    say(fd, "$16000000\r\n");
-    while (send(fd, "x", 1, MSG_NOSIGNAL) == 1)
-        ;
-}
-
-static void bounds_the_time_for_what_has_arrived(void **state) {
-    struct server s;
-
-    (void)state;
-    serve_tcp(&s, drizzle);
-    mr_conn *c = connect_to(&s);
-    double began = mr_now();
-    for (int i = 0; i < 10; i++)
-        expect_failure(c, 0, MR_TIMEOUT, "timed out");
-    assert_true(mr_now() - began < 2000);
-    mr_conn_close(c);
-    stop(&s);
-}
-
-static void answer_late(int fd) {
-    say(fd, "+fir");
-    hear_some(fd);
-    say(fd, "st\r\n");
-    wait_for_close(fd);
-}
-
-static void goes_on_after_a_timeout(void **state) {
-    struct server s;
-
-    (void)state;
-    serve_tcp(&s, answer_late);
-    mr_conn *c = connect_to(&s);
-    expect_failure(c, 0, MR_TIMEOUT, "timed out");
-    expect_failure(c, in_ms(20), MR_TIMEOUT, "timed out");
-    assert_int_equal(mr_conn_send(c, "x", 1, in_ms(PATIENCE)), MR_OK);
-    expect_status(c, "first");
-    mr_conn_close(c);
-    stop(&s);
-}
-
-/* Reads nothing until the client has gone. */
-static void ignore(int fd) {
-    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
-
-    poll(&p, 1, PATIENCE);
-}
-
-static void bounds_the_time_to_send(void **state) {
-    char *bytes = calloc(1, 64 * 1024 * 1024);
-    struct server s;
-
-    (void)state;
-    serve_tcp(&s, ignore);
-    mr_conn *c = connect_to(&s);
-    double began = mr_now();
-    assert_int_equal(mr_conn_send(c, bytes, 64 * 1024 * 1024, in_ms(200)),
-                     MR_TIMEOUT);
-    assert_in_range((int)(mr_now() - began), 199, 2000);
-    /* What has been sent of it cannot be taken back. */
-    began = mr_now();
-    assert_int_equal(mr_conn_send(c, "x", 1, in_ms(PATIENCE)), MR_TIMEOUT);
-    expect_failure(c, in_ms(PATIENCE), MR_TIMEOUT, "timed out");
-    assert_true(mr_now() - began < PATIENCE / 2);
-    mr_conn_close(c);
-    stop(&s);
-    free(bytes);
-}
-
 /* -------------------------------------------------------------- failures -- */
 
 static void answer_and_go(int fd) { say(fd, "+one\r\n+two\r\n+thr"); }
@@ -346,6 +237,26 @@ static void delivers_what_came_before_the_end(void **state) {
     expect_failure(c, in_ms(PATIENCE), MR_IO, "closed the connection");
     expect_failure(c, 0, MR_IO, "closed the connection");
     assert_int_equal(mr_conn_send(c, "x", 1, in_ms(PATIENCE)), MR_IO);
+    mr_conn_close(c);
+    stop(&s);
+}
+
+/* What comes from a server that has crashed, or a firewall. */
+static void reset(int fd) {
+    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+
+    hear_some(fd);
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
+static void reports_a_reset(void **state) {
+    struct server s;
+
+    (void)state;
+    serve_tcp(&s, reset);
+    mr_conn *c = connect_to(&s);
+    assert_int_equal(mr_conn_send(c, "x", 1, in_ms(PATIENCE)), MR_OK);
+    expect_failure(c, in_ms(PATIENCE), MR_IO, "reset");
     mr_conn_close(c);
     stop(&s);
 }
@@ -405,23 +316,23 @@ static void reports_an_impossible_claim(void **state) {
     stop(&s);
 }
 
+static int use_as_a_child(void *arg) {
+    mr_conn *c = arg;
+    mr_reply *reply;
+    int ok = mr_conn_recv(c, 0, &reply) == MR_IO &&
+             mr_conn_send(c, "x", 1, in_ms(PATIENCE)) == MR_IO;
+
+    mr_conn_close(c);
+    return ok ? 0 : 1;
+}
+
 static void is_not_shared_through_fork(void **state) {
     struct server s;
-    int status = 0;
 
     (void)state;
     serve_tcp(&s, answer_once);
     mr_conn *c = connect_to(&s);
-    pid_t child = fork();
-    if (child == 0) {
-        mr_reply *reply;
-        int ok = mr_conn_recv(c, 0, &reply) == MR_IO &&
-                 mr_conn_send(c, "x", 1, in_ms(PATIENCE)) == MR_IO;
-        mr_conn_close(c);
-        _exit(ok ? 0 : 1);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    assert_int_equal(wait_child(run_child(use_as_a_child, c)), 0);
     assert_int_equal(mr_conn_send(c, "PING\r\n", 6, in_ms(PATIENCE)), MR_OK);
     expect_status(c, "PONG");
     mr_conn_close(c);
@@ -437,12 +348,10 @@ int main(void) {
         cmocka_unit_test(reports_a_refused_connection),
         cmocka_unit_test(reports_a_path_that_is_too_long),
         cmocka_unit_test(bounds_the_time_to_connect),
+        cmocka_unit_test(any_time_to_connect_is_some),
         cmocka_unit_test(sets_the_socket_up),
-        cmocka_unit_test(bounds_the_whole_call),
-        cmocka_unit_test(bounds_the_time_for_what_has_arrived),
-        cmocka_unit_test(goes_on_after_a_timeout),
-        cmocka_unit_test(bounds_the_time_to_send),
         cmocka_unit_test(delivers_what_came_before_the_end),
+        cmocka_unit_test(reports_a_reset),
         cmocka_unit_test(raises_no_sigpipe),
         cmocka_unit_test(reports_a_peer_without_resp),
         cmocka_unit_test(reports_an_impossible_claim),

@@ -1,8 +1,12 @@
 /* SPDX-FileCopyrightText: The mooring authors
  * SPDX-License-Identifier: Apache-2.0
  *
- * SipHash-2-4 against the vectors of its authors. */
+ * SipHash-2-4 against the vectors of its authors, and keys that share a hash.
+ */
 #include "support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
 
 static void test_vectors_of_the_authors(void **state) {
     /* vectors_sip64 of the reference implementation, inputs of 0, 1, ... bytes
@@ -49,10 +53,60 @@ static void test_seed_changes_the_hash(void **state) {
     assert_true(mr_hash(one, "abc", 3) != mr_hash(two, "abc", 3));
 }
 
+typedef struct hashed {
+    uint32_t hash;
+    int number;
+} hashed;
+
+static int by_hash(const void *a, const void *b) {
+    const hashed *x = a, *y = b;
+
+    return x->hash < y->hash ? -1 : x->hash > y->hash;
+}
+
+/* Two keys of 40,000 that share the 24 bits of their hash: some 50 are there
+ * (the birthday paradox). They lead to the same bucket and stripe. */
+static void two_of_one_hash(const mr_cache *c, char *a, char *b) {
+    enum { KEYS = 40000 };
+    static hashed list[KEYS];
+
+    for (int i = 0; i < KEYS; i++) {
+        sprintf(a, "%05d", i);
+        list[i] = (hashed){mr_cache_hash(c, a, 5), i};
+    }
+    qsort(list, KEYS, sizeof *list, by_hash);
+    for (int i = 1; i < KEYS; i++)
+        if (list[i].hash == list[i - 1].hash) {
+            sprintf(a, "%05d", list[i].number);
+            sprintf(b, "%05d", list[i - 1].number);
+            return;
+        }
+    fail_msg("no two keys with the same hash");
+}
+
+static void test_keys_with_the_same_hash_are_two(void **state) {
+    mr_cache *c = open_private(4, 0, 0);
+    char a[16], b[16];
+
+    (void)state;
+    two_of_one_hash(c, a, b);
+    put(c, a, "of a", 1);
+    assert_value(c, b, NULL, 1);
+    put(c, b, "of b", 1);
+    assert_value(c, a, "of a", 1);
+    assert_value(c, b, "of b", 1);
+    assert_sound(c);
+    mr_cache_remove(c, a, 5, MR_DELETED);
+    assert_value(c, a, NULL, 1);
+    assert_value(c, b, "of b", 1);
+    mr_cache_close(c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors_of_the_authors),
         cmocka_unit_test(test_seed_changes_the_hash),
+        cmocka_unit_test(test_keys_with_the_same_hash_are_two),
     };
 
     return cmocka_run_group_tests_name("hash", tests, NULL, NULL);

@@ -123,6 +123,19 @@ static void test_a_slide_ends_at_expires_at(void **state) {
 
 /* Whole and half milliseconds: never dead before the slide is over, and never
  * dead while it is hit. */
+static void test_a_slide_makes_no_copy_believed_for_longer(void **state) {
+    mr_cache *c = open_private(4, 0, 100);
+    mr_put p = put_of("k", "v", 1000);
+    mr_entry e;
+
+    (void)state;
+    p.fresh_until = 1010;
+    assert_int_equal(mr_cache_put(c, &p, NULL), MR_OK);
+    assert_int_equal(mr_cache_find(c, "k", 1, 1001, MR_FIND_PEEK, &e), MR_OK);
+    assert_true(e.fresh_until == 1010);
+    mr_cache_close(c);
+}
+
 static void test_a_slide_is_never_cut_short(void **state) {
     mr_cache *c = open_private(4, 0, 100);
     mr_entry e;
@@ -188,6 +201,22 @@ static void test_remove_unused(void **state) {
     assert_int_equal(mr_cache_remove_unused(c, 1501, &cursor, 100), 1);
     assert_gone(c, "usedd", "v", MR_EXPIRED);
     assert_int_equal(mr_cache_remove_unused(c, 1e9, &cursor, 100), 0);
+    mr_cache_close(c);
+}
+
+/* As of a copy whose original was seen after its last use here. */
+static void test_news_after_the_last_use_count(void **state) {
+    mr_cache *c = open_private(10, 0, 0);
+    uint32_t cursor = 0;
+    mr_put p = put_of("k", "v", 1000);
+    double ref;
+
+    (void)state;
+    p.stamp = 2000;
+    mr_cache_put(c, &p, &ref);
+    mr_hit(c, ref, 1500);
+    assert_int_equal(mr_cache_remove_unused(c, 2000, &cursor, 100), 0);
+    assert_int_equal(mr_cache_remove_unused(c, 2001, &cursor, 100), 1);
     mr_cache_close(c);
 }
 
@@ -294,6 +323,30 @@ static void test_the_buffer_of_what_left_grows(void **state) {
     mr_cache_close(c);
 }
 
+/* The buffer of a large record is kept for one as large, and given up for a
+ * small one. */
+static void test_a_large_buffer_is_not_kept_for_ever(void **state) {
+    enum { LARGE = 300 * 1024 };
+    mr_cache_options o = {.max_entries = 4, .max_value = LARGE};
+    mr_cache *c = open_with(&o);
+    mr_put p = put_of("k", calloc(1, LARGE), 1);
+    mr_evicted gone;
+
+    (void)state;
+    mr_cache_collect(c, 1);
+    for (int i = 0; i < 3; i++) {
+        p.value_len = i < 2 ? LARGE : 1;
+        assert_int_equal(mr_cache_put(c, &p, NULL), MR_OK);
+        assert_int_equal(mr_cache_remove(c, "k", 1, MR_DELETED), MR_OK);
+        assert_true((c->gone.capacity > LARGE) == (i < 2));
+        assert_int_equal(mr_cache_next_evicted(c, &gone), 1);
+        assert_int_equal(gone.value_len, p.value_len);
+        assert_int_equal(mr_cache_next_evicted(c, &gone), 0);
+    }
+    free((void *)(uintptr_t)p.value);
+    mr_cache_close(c);
+}
+
 static void test_counters(void **state) {
     mr_cache *c = open_private(2, 0, 0);
     double ref = put_ref(c, "a", "v", 1);
@@ -349,11 +402,10 @@ static void test_generations_do_not_wrap(void **state) {
 
 /* Where slots are used up, evicting gives no slot back, and more leave than
  * there is need for elsewhere: all of them are handed back. */
-static void test_what_leaves_in_vain_is_handed_back(void **state) {
+static mr_cache *used_up_region(void) {
     mr_cache *c = open_private(8, 0, 0);
     char key[16];
 
-    (void)state;
     mr_cache_collect(c, 1);
     for (uint32_t i = 0; i < c->slot_count; i++)
         atomic_store(&c->slots[i].generation, MR_LAST_GENERATION - 2);
@@ -362,6 +414,14 @@ static void test_what_leaves_in_vain_is_handed_back(void **state) {
         assert_int_equal(put(c, key, "a value that fills a cell", i), MR_OK);
         assert_int_equal(put(c, key, "a value that fills a cell", i), MR_OK);
     }
+    return c;
+}
+
+static void test_what_leaves_in_vain_is_handed_back(void **state) {
+    mr_cache *c = used_up_region();
+    char key[16];
+
+    (void)state;
     assert_int_equal(put(c, "b", "v", 10), MR_FULL);
     for (int i = 0; i < 8; i++) {
         sprintf(key, "k%d", i);
@@ -374,6 +434,24 @@ static void test_what_leaves_in_vain_is_handed_back(void **state) {
 
 /* A put that found no room in the end has left the record it was to replace
  * where it was in the order of use: not behind all others for ever. */
+/* The room for it grows on the way; those for whom there is none stay. */
+static void test_what_leaves_in_vain_without_memory(void **state) {
+    mr_cache *c = used_up_region();
+    mr_evicted gone;
+    uint32_t n = 0;
+
+    (void)state;
+    mr_alloc_left = 1;
+    assert_int_equal(put(c, "b", "v", 10), MR_NOMEM);
+    mr_alloc_left = -1;
+    while (mr_cache_next_evicted(c, &gone))
+        n++;
+    assert_true(n > 0 && n < 8);
+    assert_true(stats_of(c).entries == 8 - n);
+    assert_sound(c);
+    mr_cache_close(c);
+}
+
 static void test_a_put_in_vain_leaves_the_order_alone(void **state) {
     mr_cache *c = open_private(2, 0, 0);
 
@@ -397,16 +475,20 @@ int main(void) {
         cmocka_unit_test(test_a_slide_starts_at_the_last_use),
         cmocka_unit_test(test_a_peek_is_no_use),
         cmocka_unit_test(test_a_slide_ends_at_expires_at),
+        cmocka_unit_test(test_a_slide_makes_no_copy_believed_for_longer),
         cmocka_unit_test(test_a_slide_is_never_cut_short),
         cmocka_unit_test(test_refusing_finds_what_slid_out),
         cmocka_unit_test(test_remove_unused),
+        cmocka_unit_test(test_news_after_the_last_use_count),
         cmocka_unit_test(test_remove_unused_walks_in_steps),
         cmocka_unit_test(test_clear),
         cmocka_unit_test(test_reasons_and_collecting),
         cmocka_unit_test(test_the_buffer_of_what_left_grows),
+        cmocka_unit_test(test_a_large_buffer_is_not_kept_for_ever),
         cmocka_unit_test(test_counters),
         cmocka_unit_test(test_generations_do_not_wrap),
         cmocka_unit_test(test_what_leaves_in_vain_is_handed_back),
+        cmocka_unit_test(test_what_leaves_in_vain_without_memory),
         cmocka_unit_test(test_a_put_in_vain_leaves_the_order_alone),
     };
 

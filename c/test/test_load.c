@@ -331,6 +331,26 @@ static void test_rows_of_the_dead_are_used_again(void **state) {
     munmap(c, sizeof *c);
 }
 
+/* Each of the rows has a living owner. Who comes then counts for itself. */
+static void test_there_may_be_more_processes_than_rows(void **state) {
+    enum { ROWS = 512 };
+    job j = job_of("many", 1, 1);
+    static int pids[ROWS];
+
+    (void)state;
+    for (int i = 0; i < ROWS; i++)
+        pids[i] = started(&j);
+    assert_int_equal(mr_load_inflight(j.l, j.label), ROWS);
+    mr_load_begin(j.l, j.label);
+    mr_load_begin(j.l, j.label);
+    assert_int_equal(mr_load_inflight(j.l, j.label), ROWS + 2);
+    mr_load_finish(j.l, j.label);
+    assert_int_equal(mr_load_inflight(j.l, j.label), ROWS + 1);
+    for (int i = 0; i < ROWS; i++)
+        stop(pids[i]);
+    assert_int_equal(mr_load_inflight(j.l, j.label), 1);
+}
+
 /* ----------------------------------------------------------------- tags --- */
 
 static int put_tagged(mr_cache *c, const char *key, uint32_t tag, double now,
@@ -463,6 +483,7 @@ int main(void) {
         cmocka_unit_test(test_a_child_cannot_finish_for_its_parent),
         cmocka_unit_test(test_all_processes_give_the_same_labels),
         cmocka_unit_test(test_rows_of_the_dead_are_used_again),
+        cmocka_unit_test(test_there_may_be_more_processes_than_rows),
         cmocka_unit_test(test_entries_are_counted_by_tag),
         cmocka_unit_test(test_a_tag_has_a_range),
         cmocka_unit_test(test_tags_are_carried_over),

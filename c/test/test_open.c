@@ -86,6 +86,23 @@ static void test_wrong_options(void **state) {
     o = good;
     o.fingerprint = NULL;
     expect_invalid(&o, "fingerprint");
+    o = good;
+    o.fingerprint_len = 65536;
+    expect_invalid(&o, "fingerprint");
+    /* The room for a record that is being replaced comes on top. */
+    o = good;
+    o.max_bytes = 32.0 * 0x7ffffffe;
+    expect_invalid(&o, "64 GiB");
+}
+
+static void test_a_fault_is_told_where_there_is_room_for_it(void **state) {
+    mr_cache_options o = named("n", 0);
+    mr_cache *c;
+    char err[2] = "x";
+
+    (void)state;
+    assert_int_equal(mr_cache_open(&o, &c, err, 0), MR_INVALID);
+    assert_string_equal(err, "x");
 }
 
 static void test_private_regions_share_nothing(void **state) {
@@ -136,6 +153,17 @@ static void test_another_fingerprint_gets_a_fresh_region(void **state) {
     mr_cache_close(b);
     b = open_with(&o);
     assert_value(b, "k", "other", 1);
+    mr_cache_close(b);
+    o.fingerprint_len--;
+    b = open_with(&o);
+    assert_value(b, "k", NULL, 1);
+    mr_cache_close(b);
+    o.fingerprint_len = 0;
+    b = open_with(&o);
+    put(b, "k", "v", 1);
+    mr_cache_close(b);
+    b = open_with(&o);
+    assert_value(b, "k", "v", 1);
     mr_cache_close(b);
 }
 
@@ -245,6 +273,82 @@ static void test_carrying_over_into_less_room(void **state) {
     mr_cache_close(b);
 }
 
+/* What was removed is not carried, nor what is larger than it may be now. Two
+ * processes may have used two entries at the very same tick. */
+static void test_what_is_carried_over(void **state) {
+    mr_cache_options o = named("what", 10);
+    mr_cache *a = open_with(&o), *b;
+
+    (void)state;
+    put(a, "a", "1", 100);
+    put(a, "b", "2", 101);
+    put(a, "c", "3", 102);
+    put(a, "d", "longer than it may be", 103);
+    mr_cache_remove(a, "c", 1, MR_DELETED);
+    atomic_store(&a->slots[1].tick, mr_slot_tick(&a->slots[0]));
+    o.max_value = 10;
+    o.carry_over = 1;
+    b = open_with(&o);
+    assert_sound(b);
+    assert_true(stats_of(b).entries == 2);
+    assert_value(b, "a", "1", 200);
+    assert_value(b, "b", "2", 200);
+    mr_cache_close(a);
+    mr_cache_close(b);
+}
+
+typedef struct holder {
+    mr_cache *c;
+    int repairs;
+    int ready[2];
+    int done[2];
+} holder;
+
+static int hold_the_lock(void *arg) {
+    holder *h = arg;
+    char byte;
+
+    mr_cache_lock(h->c);
+    atomic_store(&h->c->region->repairing, (uint32_t)h->repairs);
+    if (write(h->ready[1], "", 1) != 1 || read(h->done[0], &byte, 1) != 1)
+        return 1;
+    atomic_store(&h->c->region->repairing, 0);
+    mr_cache_unlock(h->c);
+    return 0;
+}
+
+/* A reload that cannot get at the sessions is refused; the next one may. */
+static void carry_from_a_locked_region(const char *name, int repairs) {
+    mr_cache_options o = named(name, 10);
+    holder h = {.c = open_with(&o), .repairs = repairs};
+    mr_cache *b;
+    char err[200] = "", byte;
+    int pid;
+
+    put(h.c, "k", "v", 100);
+    assert_int_equal(pipe(h.ready), 0);
+    assert_int_equal(pipe(h.done), 0);
+    pid = run_child(hold_the_lock, &h);
+    assert_int_equal(read(h.ready[0], &byte, 1), 1);
+    o.max_entries = 20;
+    o.carry_over = 1;
+    assert_int_equal(mr_cache_open(&o, &b, err, sizeof err), MR_BUSY);
+    assert_null(b);
+    assert_non_null(strstr(err, "could not lock"));
+    assert_int_equal(write(h.done[1], "", 1), 1);
+    assert_int_equal(wait_child(pid), 0);
+    b = open_with(&o);
+    assert_value(b, "k", "v", 200);
+    mr_cache_close(b);
+    mr_cache_close(h.c);
+}
+
+static void test_carrying_over_waits_for_the_lock_in_vain(void **state) {
+    (void)state;
+    carry_from_a_locked_region("held", 0);
+    carry_from_a_locked_region("repaired", 1);
+}
+
 static void test_a_damaged_header(void **state) {
     mr_cache_options o = named("damaged", 10);
     mr_cache *a = open_with(&o), *b;
@@ -265,6 +369,9 @@ static void test_a_damaged_header(void **state) {
     a->region->geometry.max_entries *= 4;
     assert_int_equal(mr_cache_open(&o, &b, err, sizeof err), MR_CORRUPT);
     a->region->geometry.max_entries /= 4;
+    a->map->size++;
+    assert_int_equal(mr_cache_open(&o, &b, err, sizeof err), MR_CORRUPT);
+    a->map->size--;
     b = open_with(&o);
     assert_sound(b);
     mr_cache_close(b);
@@ -342,6 +449,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_library),
         cmocka_unit_test(test_wrong_options),
+        cmocka_unit_test(test_a_fault_is_told_where_there_is_room_for_it),
         cmocka_unit_test(test_private_regions_share_nothing),
         cmocka_unit_test(test_the_same_name_is_the_same_region),
         cmocka_unit_test(test_another_fingerprint_gets_a_fresh_region),
@@ -349,6 +457,8 @@ int main(void) {
         cmocka_unit_test(test_another_slide_keeps_the_region),
         cmocka_unit_test(test_carrying_over_into_more_room),
         cmocka_unit_test(test_carrying_over_into_less_room),
+        cmocka_unit_test(test_what_is_carried_over),
+        cmocka_unit_test(test_carrying_over_waits_for_the_lock_in_vain),
         cmocka_unit_test(test_a_damaged_header),
         cmocka_unit_test(test_another_abi_gets_a_fresh_region),
         cmocka_unit_test(test_what_is_unmapped),

@@ -141,6 +141,30 @@ static void test_lines_of_the_dead_are_used_again(void **state) {
     unshare_all(s);
 }
 
+/* The last line is shared then: it may lose counts, and nothing else. */
+static void test_there_may_be_more_processes_than_lines(void **state) {
+    mr_cache *c = open_private(10, 0, 0);
+    mr_line *lines = mr_region_at(c->region, c->region->geometry.lines);
+
+    (void)state;
+    for (int i = 0; i < MR_LINES; i++)
+        atomic_store(&lines[i].pid, getppid());
+    assert_ptr_equal(mr_region_line(c->region), &lines[MR_LINES - 1]);
+    put(c, "k", "v", 1);
+    assert_value(c, "k", "v", 2);
+    assert_sound(c);
+    mr_cache_close(c);
+}
+
+static void test_a_process_has_one_line(void **state) {
+    mr_cache *c = open_private(10, 0, 0);
+    mr_line *line = mr_region_line(c->region);
+
+    (void)state;
+    assert_ptr_equal(mr_region_line(c->region), line);
+    mr_cache_close(c);
+}
+
 static int hit_before_claiming(void *arg) {
     shared *s = arg;
     mr_entry e;
@@ -419,6 +443,8 @@ int main(void) {
         cmocka_unit_test(test_a_child_opens_the_region_by_name),
         cmocka_unit_test(test_counters_of_processes_add_up),
         cmocka_unit_test(test_lines_of_the_dead_are_used_again),
+        cmocka_unit_test(test_there_may_be_more_processes_than_lines),
+        cmocka_unit_test(test_a_process_has_one_line),
         cmocka_unit_test(test_hits_before_a_line_is_claimed_count),
         cmocka_unit_test(test_a_lock_that_is_held),
         cmocka_unit_test(test_nobody_waits_for_a_repair),

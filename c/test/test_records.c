@@ -166,6 +166,9 @@ static void test_invalid_arguments(void **state) {
     assert_int_equal(put_with(c, 1, 1, 2, NAN), MR_INVALID);
     p.key_len = 0;
     assert_int_equal(mr_cache_put(c, &p, NULL), MR_INVALID);
+    p.key_len = 1;
+    p.key = NULL;
+    assert_int_equal(mr_cache_put(c, &p, NULL), MR_INVALID);
     p = put_of("k", "v", 1);
     p.flags = MR_PUT_ABSENT | MR_PUT_PRESENT;
     assert_int_equal(mr_cache_put(c, &p, NULL), MR_INVALID);
@@ -176,7 +179,25 @@ static void test_invalid_arguments(void **state) {
     assert_int_equal(mr_cache_put(c, &p, NULL), MR_INVALID);
     p.value_len = 0;
     assert_int_equal(mr_cache_put(c, &p, NULL), MR_OK);
+    mr_cache_close(c);
+}
+
+static void test_a_key_has_to_be_one(void **state) {
+    mr_cache *c = open_private(4, 0, 0);
+    mr_entry e;
+
+    (void)state;
+    put(c, "k", "v", 1);
+    assert_int_equal(mr_cache_find(c, NULL, 1, 1, 0, &e), MR_INVALID);
+    assert_int_equal(mr_cache_find(c, "", 0, 1, 0, &e), MR_INVALID);
+    assert_int_equal(mr_cache_find(c, "k", 1, 1, 2, &e), MR_INVALID);
+    assert_int_equal(mr_cache_remove(c, NULL, 1, MR_DELETED), MR_INVALID);
     assert_int_equal(mr_cache_remove(c, "", 0, MR_DELETED), MR_INVALID);
+    mr_cache_invalidate(c, NULL, 1, MR_DELETED);
+    mr_cache_invalidate(c, "", 0, MR_DELETED);
+    assert_int_equal(mr_cache_doubt(c, NULL, 1), 0);
+    assert_int_equal(mr_cache_doubt(c, "", 0), 0);
+    assert_true(stats_of(c).entries == 1);
     mr_cache_close(c);
 }
 
@@ -192,6 +213,8 @@ static void test_times_out_of_range_are_clamped(void **state) {
     assert_int_equal(mr_cache_renew(c, e.ref, INFINITY, INFINITY), MR_OK);
     assert_true(mr_hit(c, e.ref, 5) >= 0);
     assert_int_equal(mr_cache_renew(c, e.ref, NAN, 1), MR_INVALID);
+    assert_int_equal(mr_cache_renew(c, e.ref, 1, NAN), MR_INVALID);
+    assert_int_equal(mr_cache_claim(c, e.ref, 1, NAN), MR_INVALID);
     mr_cache_set_lease(c, NAN);
     assert_true(mr_cache_lease(c) == 0);
     mr_cache_set_lease(c, -5);
@@ -426,6 +449,7 @@ int main(void) {
         cmocka_unit_test(test_lengths_around_the_cells),
         cmocka_unit_test(test_what_is_too_large),
         cmocka_unit_test(test_invalid_arguments),
+        cmocka_unit_test(test_a_key_has_to_be_one),
         cmocka_unit_test(test_times_out_of_range_are_clamped),
         cmocka_unit_test(test_garbage_refs),
         cmocka_unit_test(test_absent_and_present),

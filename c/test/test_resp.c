@@ -288,15 +288,16 @@ static void counts_each_reply_by_itself(void **state) {
 }
 
 static void bounds_lines_without_end(void **state) {
-    static const char *const starts[] = {"+", "-", ":", "*", "$abc"};
+    static const char *const starts[] = {"+", "-", ":", "*", "$abc", "$"};
     static char noise[1000];
 
     (void)state;
-    memset(noise, 'x', sizeof noise);
     for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
         mr_reader *r = mr_reader_new(0);
         mr_reply *reply;
         int rc = MR_AGAIN, fed = 0;
+        /* The length of nothing, with zeros in front. */
+        memset(noise, strcmp(starts[i], "$") ? 'x' : '0', sizeof noise);
         feed_text(r, starts[i]);
         for (; rc == MR_AGAIN && fed < 100; fed++) {
             feed(r, noise, sizeof noise);
