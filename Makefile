@@ -94,7 +94,7 @@ $(KILL_MATRIX): c/test/test_kill_matrix.c $(wildcard c/test/*.h) \
                 $(STORE_OBJECTS) | $(BUILD)/test
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(STORE_CFLAGS) $(CPPFLAGS) -o $@ $(filter %.c %.o,$^) \
-	    $(filter-out -fsanitize=% --coverage,$(LDFLAGS)) $(MR_LIBS) -lcmocka
+	    $(filter-out -fsanitize=% --coverage -u __gcov_dump,$(LDFLAGS)) $(MR_LIBS) -lcmocka
 
 .PHONY: kill-matrix
 kill-matrix: ## kill a process at every step of every write to a region; then seeded bugs
@@ -199,13 +199,13 @@ valgrind: ## C tests under valgrind
 	@BUILD="$(BUILD)/valgrind" c/test/run-under valgrind
 
 .PHONY: coverage
-coverage: ## lines and branches of c/, lines of lua/ that tests reach (build/coverage/report)
+coverage: ## lines and branches of c/ and lua/ that tests reach (SUITES=, build/coverage/report)
 	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) gcovr"
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/coverage all
+	@$(MAKE) --no-print-directory all $(NODE_MODULES)
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/coverage CC=gcc \
-	    CFLAGS="-O0 -g --coverage" LDFLAGS="--coverage" c-tests
-	@$(MAKE) --no-print-directory $(NODE_MODULES)
-	@BUILD="$(BUILD)/coverage" LUAJIT="$(LUAJIT)" c/test/run-under coverage
+	    CFLAGS="-O0 -g --coverage" \
+	    LDFLAGS="--coverage -u __gcov_dump" c-tests
+	@LUAJIT="$(LUAJIT)" spec/coverage/run $(SUITES)
 
 # ----------------------------------------------------------------- running --
 
