@@ -53,11 +53,6 @@ function _M.callable(value)
 end
 
 
-function _M.table(value)
-    return type(value) == "table", "must be a table"
-end
-
-
 function _M.non_empty_string(value)
     return type(value) == "string" and value ~= "",
            "must be a non-empty string"

@@ -17,7 +17,6 @@
 
 local clock = require("resty.mooring.ffi").now
 
-local next = next
 local setmetatable = setmetatable
 
 local _M = {}
@@ -82,13 +81,6 @@ function _M.succeeded(self, url)
     if was_failed then
         self.on_change()
     end
-end
-
-
----
--- Has any backend failed lately, as far as this worker knows?
-function _M.has_suspects(self)
-    return next(self.suspects) ~= nil
 end
 
 

@@ -299,9 +299,6 @@ end
 -- @return the URL as it is known; or nil, message, code: invalid, not_found,
 --         unavailable, timeout (the outcome is not known)
 function _M.change(self, url, change)
-    if type(url) ~= "string" then
-        return nil, "the backend must be a URL", errors.INVALID
-    end
     local parsed, must = backends.parse(url)
     if not parsed then
         return nil, "the backend " .. must, errors.INVALID
