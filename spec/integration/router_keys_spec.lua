@@ -70,6 +70,47 @@ describe("router, key", function()
         assert.same({ a = true, b = true }, names)
     end)
 
+    it("that is empty leaves it unpinned", function()
+        local web = start('key = { arg = "user" },')
+        local names = {}
+        for _ = 1, 2 do
+            names[served_by(web, { path = "/mcp?user=" })] = true
+        end
+        assert.same({ a = true, b = true }, names)
+    end)
+
+    it("that is new is answered 503 while no backend takes sessions", function()
+        local web = proxy.start { options = 'key = { header = "X-User" },',
+            backends_lua = ('{ { url = %q, state = "draining" } }'):format(a.url) }
+        local _, answer = served_by(web, { headers = { ["X-User"] = "u" } })
+        assert.same({ 503, "1" }, { answer.status, answer.headers["retry-after"] })
+    end)
+
+    it("that is new is answered 503 where there is no room for it", function()
+        local web = start('key = { header = "X-User" }, max_local_sessions = 1,')
+        local one = { headers = { ["X-User"] = "one" } }
+        local name = served_by(web, one)
+        local _, answer = served_by(web, { headers = { ["X-User"] = "two" } })
+        assert.same({ 503, "1" }, { answer.status, answer.headers["retry-after"] })
+        assert.equal(name, (served_by(web, one)))
+    end)
+
+    it("whose backend was dropped is unknown with unknown = reject", function()
+        redis:cli("FLUSHALL")
+        local options = ('key = { header = "X-User" }, storage = %q,'):format(redis.url)
+        local binding = start(options)
+        local rejecting = proxy.start { backends = { a, b }, options = options
+            .. ' unknown = "reject",', server = "location = /admin { "
+            .. "content_by_lua_block { router:admin() } }" }
+        local user = { headers = { ["X-User"] = "u" } }
+        local name = served_by(binding, user)
+        assert.equal(name, (served_by(rejecting, user)))
+        local dropped = assert(servers.http(rejecting.url .. "/admin?do=drop&backend="
+            .. (name == "a" and a or b).url, { method = "POST" }))
+        assert.equal(200, dropped.status)
+        assert.equal(404, select(2, served_by(rejecting, user)).status)
+    end)
+
     it("that is new is answered 404 with unknown = reject", function()
         local web = start('key = { header = "X-User" }, unknown = "reject",')
         local _, answer = served_by(web, { headers = { ["X-User"] = "u" } })

@@ -322,6 +322,11 @@ describe("router, backends from DNS", function()
         has(web, b)
     end)
 
+    it("are one backend where an address is there twice", function()
+        addresses("127.0.0.1", "127.0.0.1", "127.0.0.2")
+        has(start(), a, b)
+    end)
+
     it("are found through an alias", function()
         records(NAME, { { type = "CNAME", target = "other.test" } })
         records("other.test", { { type = "A", address = "127.0.0.1" } })

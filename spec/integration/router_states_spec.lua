@@ -228,6 +228,7 @@ describe("router, states of backends", function()
             ["?backend=http://x&do=stop"] = "the argument `do` must be one of "
                 .. "down, drain, drop, undrain",
             ["?backend&do=drain"] = "the argument `backend` is missing",
+            ["?backend=&do=drain"] = "the argument `backend` is missing",
             ["?backend=a&backend=b&do=drain"] = "the argument `backend` is "
                 .. "there several times",
             ["?backend=http://x&do=drop&really=1"] = "there is no argument "
@@ -239,6 +240,13 @@ describe("router, states of backends", function()
                     { status, body.error, body.code })
             end)
         end
+
+        it("are told by HEAD to be there, without a body", function()
+            local answer = assert(servers.http(web.url .. "/admin",
+                { flags = { "--head" } }))
+            assert.equal(200, answer.status)
+            assert.not_matches("{", answer.body, 1, true) -- what curl prints is the head
+        end)
 
         it("are not changed by GET, by other methods and by web pages",
            function()

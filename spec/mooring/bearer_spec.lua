@@ -33,6 +33,7 @@ describe("resty.mooring.bearer", function()
         ["a boolean"] = "true", ["null"] = "null", ["an object"] = '{"a":1}',
         ["an array"] = '["a"]', ["an empty text"] = '""', ["a fraction"] = "1.5",
         ["2^53, which other integers are rounded to"] = "9007199254740993",
+        ["-2^53"] = "-9007199254740993",
     } do
         it("has no claim that is " .. name, function()
             assert.is_nil(sub(value))

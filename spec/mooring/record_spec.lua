@@ -57,6 +57,20 @@ describe("resty.mooring.record", function()
             assert.matches('"seq":1[,}]', record.encode(s))
         end)
 
+        for what, change in pairs {
+            ["a member has come"] = function(data) data.new = 1 end,
+            ["a member has gone"] = function(data) data[next(data)] = nil end,
+            ["an object has become a text"] = function(data) data.object = "text" end,
+        } do
+            it("writes data anew once " .. what, function()
+                local s = assert(record.decode('{"id":"a",' .. TIMES
+                    .. ',"data":{"object":{"n":1}}}', "a"))
+                change(s.data)
+                local again = assert(record.decode(record.encode(s), "a"))
+                assert.same(s.data, again.data)
+            end)
+        end
+
         it("writes a time anew once it was changed", function()
             local s = record.decode(toolhive_records()())
             s.updated_at = 1751277601

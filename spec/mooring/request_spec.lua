@@ -24,6 +24,11 @@ describe("resty.mooring.request", function()
             assert.is_nil(req.headers[1])
         end)
 
+        it("joins a header that is there several times", function()
+            local req = request.build { headers = { Accept = { "a/b", "c/d" } } }
+            assert.equal("a/b, c/d", req.headers.accept)
+        end)
+
         it("reads cookies in a time that does not grow with the square of spaces", function()
             local spaces = (" "):rep(65536)
             local began = os.clock()

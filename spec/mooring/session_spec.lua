@@ -29,6 +29,15 @@ describe("resty.mooring.session", function()
             assert.equal("http://10.0.0.1:80", s.metadata.backend_url)
         end)
 
+        for what, opts in pairs {
+            ["metadata with a key that is no string"] = { metadata = { "v" } },
+            ["a time that is no number"] = { updated_at = 0 / 0 },
+        } do
+            it("raises for " .. what, function()
+                assert.has_error(function() session.new("a", opts) end)
+            end)
+        end
+
         for message, bad in pairs {
             ["id must be a string"] = { 7 },
             ["opts must be a table"] = { "a", "b" },
@@ -63,6 +72,7 @@ describe("resty.mooring.session", function()
             local s = session.new("abc")
             assert.has_error(function() s:set_metadata("k", 1) end,
                              "value must be a string or nil")
+            assert.has_error(function() s:set_metadata(1, "v") end, "key must be a string")
         end)
     end)
 

@@ -11,6 +11,7 @@ describe("resty.mooring.url", function()
         ["redis://:secret@h"] = { host = "h", port = 6379, db = 0, password = "secret" },
         ["redis://me:p%40ss%3Aw@h"] =
             { host = "h", port = 6379, db = 0, user = "me", password = "p@ss:w" },
+        ["redis://me:@h"] = { host = "h", port = 6379, db = 0, user = "me" },
         ["redis://me:a@b@h"] = { host = "h", port = 6379, db = 0, user = "me", password = "a@b" },
         ["unix:///run/redis.sock"] = { path = "/run/redis.sock", db = 0 },
         ["unix://u:p@/run/r.sock?db=2"] =
@@ -30,6 +31,7 @@ describe("resty.mooring.url", function()
         ["redis://h:65536"] = "must have a port from 1 to 65535",
         ["redis://h:x"] = "must have a port from 1 to 65535",
         ["redis://h/x"] = "must name a database number",
+        ["redis://h/65536"] = "must name a database number",
         ["redis://secret@h"] = "must be user:password before the @",
         ["unix://run/redis.sock"] = "must have an absolute path",
         ["unix:///r.sock?x=1"] = "may have ?db=N",

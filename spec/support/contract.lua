@@ -205,11 +205,15 @@ return function(name, make, options)
                                      "id must be a string")
             end
             for _, method in ipairs { "store", "create", "update" } do
-                assert.error_matches(function() storage[method](storage, "x") end,
-                                     "session must be a session")
+                for _, wrong in ipairs { "x", {}, { id = 7 } } do
+                    assert.error_matches(function() storage[method](storage, wrong) end,
+                                         "session must be a session")
+                end
             end
-            assert.error_matches(function() storage:delete_expired("now") end,
-                                 "before must be a number %(unix seconds%)")
+            for _, wrong in ipairs { "now", 0 / 0 } do
+                assert.error_matches(function() storage:delete_expired(wrong) end,
+                                     "before must be a number %(unix seconds%)")
+            end
         end)
 
         it("blames the caller for its mistakes", function()

@@ -194,6 +194,7 @@ describe("resty.mooring.policy.identity", function()
                 .. must:gsub("^opts%.secret", "") },
             { { header = "X-User", secret = "too short" }, must },
             { { header = "X-User", secret = {} }, must },
+            { { header = "X-User", secret = { 1234567890123456 } }, must },
             { { header = "X-User", secret = { SECRET, "too short" } }, must },
             { { secret = SECRET }, "opts must have one of header, cookie, arg, claim, "
                 .. "remote_addr, value" },

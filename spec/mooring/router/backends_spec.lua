@@ -43,6 +43,8 @@ describe("resty.mooring.router.backends", function()
             ["http://[::1"] = "must hold an IPv6 address",
             ["http://[x]"] = "must hold an IPv6 address",
             ["http://[]"] = "must hold an IPv6 address",
+            ["http://[12]"] = "must hold an IPv6 address",
+            ["http://[1:::2]"] = "must hold an IPv6 address",
             ["http://[::1]x"] = "must have a port",
             ["http://x/"] = "must not have a path",
             ["http://x/mcp"] = "must not have a path",
@@ -110,9 +112,12 @@ describe("resty.mooring.router.backends", function()
             fails({ { url = "http://a", weight = 0 } }, "must have a weight")
             fails({ { url = "http://a", weight = 1.5 } }, "must have a weight")
             fails({ { url = "http://a", weight = "1" } }, "must have a weight")
+            fails({ { url = "http://a", weight = 1e9 } }, "must have a weight")
             fails({ { url = "http://a", state = "off" } },
                 "must have a state")
             fails({ { url = "http://a", server_name = "a b" } },
+                "must have a server_name")
+            fails({ { url = "http://a", server_name = 5 } },
                 "must have a server_name")
         end)
 

@@ -68,6 +68,10 @@ describe("resty.mooring.router.jsonrpc", function()
             end)
         end
 
+        it("is nil where there is no body", function()
+            assert.is_nil(jsonrpc.request_id(nil))
+        end)
+
         it("is what a decoder finds, in random objects", function()
             local seed = os.time()
             math.randomseed(seed)
