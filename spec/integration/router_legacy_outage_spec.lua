@@ -131,6 +131,31 @@ describe("router, HTTP+SSE", function()
             await_ready(one, two)
         end)
 
+        it("goes on trying to store a session whose write has failed", function()
+            local function failures()
+                local _, n = one:error_log():gsub("could not store the session", "")
+                return n
+            end
+            local id, before = new_id(), failures()
+            local stream = begin(one)
+            redis:stop()
+            servers.wait_for(function()
+                return not one:stats().storage.remote.connected
+            end, 5, "the loss to be noticed")
+            name(stream, id)
+            servers.wait_for(function() return failures() > before end, 15,
+                "the write to fail")
+            -- This replica knows its session, the others cannot.
+            assert.equal(200, status(one, id))
+            assert.equal(503, status(two, id))
+            redis:start()
+            await_status(two, id, 200)
+            assert.is_true(is_stored(id))
+            stream:stop()
+            await_gone(id)
+            await_ready(one, two)
+        end)
+
         it("finds a write of its own whose outcome it did not know", function()
             local id = new_id()
             local stream = begin(one)

@@ -85,6 +85,46 @@ describe("router, re-initialisation", function()
         assert.equal(other.url .. "#;" .. there, reference(id))
     end)
 
+    it("asks the other backend with the query of the request", function()
+        local id, mine, other = open(one)
+        mine:ask("stop")
+        assert.equal(1, called(one:call(id, { path = "/mcp?tenant=1&x" }), other))
+        for _, each in ipairs(proxy.seen(other)) do
+            assert.equal("/mcp?tenant=1&x", each.url)
+        end
+    end)
+
+    it("works with a storage of five methods", function()
+        local web = proxy.start {
+            backends = { a, b }, workers = 1,
+            options = 'storage = shelf, policy = "reinitialize", max_fails = 0,',
+            before = [[
+                local record = require "resty.mooring.record"
+                local sessions = {}
+                shelf = {
+                    store = function(_, s) sessions[s.id] = record.encode(s) return true end,
+                    load = function(_, id)
+                        if sessions[id] then return record.decode(sessions[id], id) end
+                        return nil, "session not found", "not_found"
+                    end,
+                    delete = function(_, id) sessions[id] = nil return true end,
+                    delete_expired = function() return 0 end,
+                    close = function() return true end,
+                }
+            ]],
+        }
+        local id, mine, other = open(web)
+        mine:ask("stop")
+        for n = 1, 3 do
+            local answer = web:call(id)
+            assert.equal(n, called(answer, other))
+            assert.equal(id, answer.headers["mcp-session-id"])
+        end
+        mine:ask("start")
+        other:ask("stop")
+        assert.equal(1, called(web:call(id), mine))
+    end)
+
     it("goes on with both ids, on any replica, to the end", function()
         local id, mine, other = open(two)
         mine:ask("stop")

@@ -1,0 +1,73 @@
+-- SPDX-FileCopyrightText: The mooring authors
+-- SPDX-License-Identifier: Apache-2.0
+--
+-- What a routing storage does behind a request, over a remote that has the five
+-- methods and no more.
+
+local routing_storage = require "resty.mooring.routing_storage"
+local semaphore = require "ngx.semaphore"
+local session = require "resty.mooring.session"
+
+local NOT_FOUND = "session not found"
+
+describe("resty.mooring.routing_storage in nginx", function()
+    local kept, failure
+
+    local remote = {
+        store = function(_, s) kept[s.id] = s return true end,
+        load = function(_, id)
+            if failure then
+                return nil, failure, "unavailable"
+            end
+            return kept[id], NOT_FOUND, "not_found"
+        end,
+        delete = function(_, id) kept[id] = nil return true end,
+        delete_expired = function() return 0 end,
+        close = function() return true end,
+    }
+
+    local storage
+
+    before_each(function()
+        kept, failure = {}, nil
+        storage = routing_storage.new { max_local_entries = 10, remote = remote }
+    end)
+    after_each(function() storage:close() end)
+
+    -- What the callback of a create_later has been told.
+    local function create_later(s)
+        local done, results = semaphore.new(0), nil
+        assert.is_true(storage:create_later(s, function(...)
+            results = { n = select("#", ...), ... }
+            done:post()
+        end))
+        assert(done:wait(5))
+        return unpack(results, 1, results.n)
+    end
+
+    local function new()
+        return session.new("later", { metadata = { backend_url = "http://a:80" } })
+    end
+
+    it("creates a session later", function()
+        assert.is_true((create_later(new())))
+        assert.equal("http://a:80", kept.later.metadata.backend_url)
+        assert.equal("http://a:80", (storage:resolve("later")))
+    end)
+
+    it("tells later that there is one already", function()
+        kept.later = new()
+        local ok, _, code = create_later(new())
+        assert.is_nil(ok)
+        assert.equal("already_exists", code)
+    end)
+
+    it("tells later that the remote cannot be asked", function()
+        failure = "away"
+        local ok, err, code = create_later(new())
+        assert.is_nil(ok)
+        assert.matches("away", err)
+        assert.equal("unavailable", code)
+        assert.is_nil(kept.later)
+    end)
+end)
