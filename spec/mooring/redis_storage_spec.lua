@@ -75,6 +75,26 @@ describe("resty.mooring.redis_storage", function()
     after_each(function() storage:close() end)
 
     describe(":create_later", function()
+        it("finds sessions by ids of every length", function()
+            for _, n in ipairs { 1, 36, 256, 257, 4096 } do
+                local id = ("x"):rep(n)
+                assert(storage:store(make(id)))
+                assert.equal(id, assert(storage:load(id)).id)
+                assert.equal(id, assert(storage:load(id)).id)
+            end
+        end)
+
+        it("answers invalid where the record that was seen cannot have been", function()
+            local seen = make "a"
+            seen.data = { print }
+            for _, results in ipairs { { storage:update_if(make "a", seen) },
+                                       { storage:remove_if("a", seen) },
+                                       { storage:remove_if("a b", make "a") } } do
+                assert.is_nil(results[1])
+                assert.equal("invalid", results[3])
+            end
+        end)
+
         it("stores without waiting, and says what became of it", function()
             local said = {}
             local function note(...) said[#said + 1] = { ... } end
@@ -254,6 +274,20 @@ describe("resty.mooring.redis_storage", function()
                 assert.matches("127.0.0.1:1", err, 1, true)
                 assert.equal("unavailable", code)
             end
+        end)
+
+        it("are unavailable for what depends on the record that was seen", function()
+            local own = servers.redis()
+            local away = new { url = own.unix_url }
+            assert(away:store(make "a"))
+            local seen = assert(away:load "a")
+            own:stop()
+            for _, results in ipairs { { away:update_if(make("a", "http://b:1"), seen) },
+                                       { away:remove_if("a", seen) } } do
+                assert.is_nil(results[1])
+                assert.equal("unavailable", results[3])
+            end
+            away:close()
         end)
 
         it("are timeout within command_timeout when Redis does not answer", function()
