@@ -324,6 +324,60 @@ describe("router, re-initialisation", function()
         assert.equal(0, #proxy.seen(other))
     end)
 
+    it("forgets it when the other backend does not take the client's part", function()
+        local id, mine, other = open(one)
+        mine:ask("stop")
+        proxy.rule(other, { initialize = true, headers = { ["mcp-session-id"] = "x-4" },
+            body = '{"result":{"protocolVersion":"' .. proxy.VERSION .. '"}}' })
+        proxy.rule(other, { method = "POST", status = 500 }) -- to notifications/initialized
+        assert.equal(404, one:call(id).status)
+        assert.is_nil(reference(id))
+        local ended = proxy.seen(other, "DELETE")
+        assert.equal("x-4", ended[1].headers["mcp-session-id"])
+    end)
+
+    it("passes a 404 on that is none of the session's", function()
+        local id, mine = open(one)
+        proxy.rule(mine, { status = 404, body = "no such file" })
+        local answer = one:call(id, { path = "/mcp/elsewhere" })
+        assert.same({ 404, "no such file" }, { answer.status, answer.body })
+        assert.equal(mine.url, reference(id))
+        called(one:call(id), mine)
+    end)
+
+    it("answers 502, and keeps the session, when the backend breaks off", function()
+        local id, mine = open(one)
+        proxy.rule(mine, { action = "reset", times = 2 })
+        assert.equal(502, one:call(id).status)
+        mine:ask("reset")
+        assert.equal(mine.url, reference(id))
+    end)
+
+    it("carries other methods as they are", function()
+        local id, mine = open(one)
+        proxy.rule(mine, { method = "PUT", body = "put" })
+        local answer = one:request { method = "PUT", id = id, body = "x" }
+        assert.same({ 200, "put" }, { answer.status, answer.body })
+    end)
+
+    it("serves what is known here while Redis does not answer", function()
+        local id, mine = open(one)
+        called(one:call(id), mine)
+        local before = one:stats().results.stale
+        redis:pause()
+        local n = 0
+        servers.wait_for(function()
+            n = n + 1
+            assert.equal(mine.name, one:call(id).headers["x-served-by"])
+            return one:stats().results.stale > before
+        end, 15, "a stale answer")
+        redis:resume()
+        servers.wait_for(function()
+            return one:stats().storage.coherence.coherent
+                and two:stats().storage.coherence.coherent
+        end, 15, "Redis to be used again")
+    end)
+
     it("leaves 404s alone where it is told to", function()
         local web = start('require("resty.mooring.policy.reinitialize").new '
             .. "{ restarts = false }")
