@@ -42,6 +42,10 @@ describe("router, initialize", function()
                   end
                 }
               }
+              location /moved/ {
+                rewrite ^/moved/(.*)$ /mcp/$1 break;
+                include $root/lua/resty/mooring/nginx/location.conf;
+              }
               location /rewritten/ {
                 rewrite ^/rewritten/(.*)$ /mcp/$1? break;
                 include $root/lua/resty/mooring/nginx/location.conf;
@@ -121,6 +125,18 @@ describe("router, initialize", function()
     it("keeps a rewrite of the location", function()
         web:open { path = "/rewritten/a%20b" }
         assert.equal("/mcp/a%20b", seen("POST")[1].url)
+        web:open { path = "/moved/a%20b?c=d%20e" }
+        assert.equal("/mcp/a%20b?c=d%20e", seen("POST")[2].url)
+    end)
+
+    it("passes on what the answer has several times", function()
+        for _, backend in ipairs { a, b } do
+            proxy.rule(backend, { initialize = true, body = "{}", headers = {
+                ["mcp-session-id"] = "cookies", ["set-cookie"] = { "a=1", "b=2" } } })
+        end
+        local id, answer = web:open()
+        assert.equal("cookies", id)
+        assert.equal("a=1, b=2", answer.headers["set-cookie"])
     end)
 
     it("loses an id the client sends along", function()

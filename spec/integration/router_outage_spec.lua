@@ -109,6 +109,28 @@ describe("a router whose Redis is stopped under load", function()
         assert.equal(0, web:stats().results.dropped)
     end)
 
+    it("keeps a session whose backend goes, too, for when both are back", function()
+        local id = web:open()
+        servers.wait_for(function() -- a hit, in each worker
+            local before = redis:command_counts().get or 0
+            for _ = 1, 8 do
+                assert.equal(200, web:call(id).status)
+            end
+            return (redis:command_counts().get or 0) == before
+        end, 10, "hits")
+        local stale = web:stats().results.stale
+        redis:pause()
+        servers.wait_for(function()
+            return web:call(id).status == 200 and web:stats().results.stale > stale
+        end, 10, "a stale answer")
+        backend:ask "stop"
+        local answer = web:call(id)
+        assert.same({ 503, "1" }, { answer.status, answer.headers["retry-after"] })
+        redis:resume()
+        backend:ask "start"
+        servers.wait_for(function() return web:call(id).status == 200 end, 15, "the session")
+    end)
+
     it("never takes a frozen Redis for an unknown session", function()
         local fresh = web:open()
         servers.wait_for(function() -- until it is known here, and a hit
