@@ -197,6 +197,30 @@ describe("a routing storage in plain LuaJIT", function()
         assert.is_true(servers.now() - from < 0.3)
     end)
 
+    it("believes for local_ttl where it may write no beacon", function()
+        redis:cli("ACL", "SETUSER", "half", "on", ">pw", "~" .. KEY .. "*", "+@all", "&*")
+        local err = stub(require "resty.mooring.log", "err")
+        open { url = ("redis://half:pw@127.0.0.1:%d"):format(redis.port), local_ttl = 0.2,
+               lease = 0.5 }
+        store("a")
+        wait_for(function()
+            storage:resolve("a")
+            return #err.calls > 0
+        end, 5, "the complaint")
+        assert.is_false(storage:stats().coherence.coherent)
+        assert.equal(URL, storage:resolve("a"))
+        redis:cli("DEL", KEY .. "a")
+        wait_for(function() return select(3, storage:resolve("a")) == "not_found" end, 1)
+        -- It is said once, however often it is tried.
+        local deadline = servers.now() + 1
+        wait_for(function()
+            storage:resolve("a")
+            return servers.now() > deadline
+        end, 2)
+        assert.stub(err).was_called(1)
+        err:revert()
+    end)
+
     it("takes no longer than configured with a server that says nothing", function()
         local server = servers.node("spec/fixtures/resp_peer.mjs")
         finally(function() server:stop() end)

@@ -370,6 +370,13 @@ describe("coverage.justify", function()
         assert.same({ "there is no such line: d()" }, justify(gaps(), TEXTS, { { "why", "d()" } }))
     end)
 
+    it("tells what is open from what has a reason", function()
+        local list = gaps()
+        justify(list, TEXTS, { { "why", "if a then\nb()" }, { "not yet", open = true, "b()" } })
+        assert.is_nil(list[1].open)
+        assert.is_true(list[2].open)
+    end)
+
     it("lets a gap be there in some runs only", function()
         assert.same({}, justify(gaps(), TEXTS, { { "a race", "c()", by_chance = true } }))
     end)

@@ -35,6 +35,20 @@ end, { truth = true, reopen = function(storage)
 end })
 
 describe("resty.mooring.local_storage", function()
+    it("deletes what has expired, however much it is", function()
+        local storage = local_storage.new { max_entries = 10000 }
+        for i = 1, 5000 do
+            assert(bind(storage, "old-" .. i))
+        end
+        local kept = session.new("kept", { updated_at = os.time() + 100 })
+        assert(storage:store(kept))
+        assert.equal(5000, storage:delete_expired(os.time() + 50))
+        assert.is_nil((storage:load "old-1"))
+        assert.is_nil((storage:load "old-5000"))
+        assert.equal("kept", storage:load("kept").id)
+        storage:close()
+    end)
+
     describe("when it is full of sessions in use", function()
         it("refuses new ones and keeps the old ones", function()
             local storage = local_storage.new { max_entries = 2 }

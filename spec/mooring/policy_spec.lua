@@ -191,6 +191,7 @@ describe("resty.mooring.policy", function()
 
         it("wants the name of a file", function()
             assert.matches("path must be the name of a file", message(policy.check))
+            assert.matches("path must be the name of a file", message(policy.check, ""))
         end)
     end)
 

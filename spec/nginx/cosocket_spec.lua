@@ -31,6 +31,40 @@ describe("resty.mooring.transport.cosocket", function()
     local function connected(opts) return cosockets.connected(redis, opts) end
 
 
+    describe(":on_connect", function()
+        it("calls at once where the connection is up, and with each new one", function()
+            local transport, calls = connected(), 0
+            transport:on_connect(function() calls = calls + 1 end)
+            assert.equal(1, calls)
+            transport:reconnect "another server"
+            wait_for(function() return calls == 2 end, 5, "the new connection")
+        end)
+    end)
+
+    describe(":reconnect", function()
+        it("makes a new connection, once a second", function()
+            local transport = connected()
+            local one = outcome(transport, "CLIENT", "ID")
+            transport:reconnect "another server"
+            local two = wait_for(function()
+                local id = outcome(transport, "CLIENT", "ID")
+                return type(id) == "number" and id ~= one and id
+            end, 5, "the new connection")
+            transport:reconnect "too soon"
+            assert.equal(two, (outcome(transport, "CLIENT", "ID")))
+        end)
+    end)
+
+    describe("with an address of IPv6", function()
+        it("names it as a URL does", function()
+            local transport = new { host = "::1", port = servers.free_port() }
+            local replies, err, code = transport:call { { "PING" } }
+            assert.is_nil(replies)
+            assert.matches("[::1]:", err, 1, true)
+            assert.equal("unavailable", code)
+        end)
+    end)
+
     describe(":call", function()
         it("returns replies of every type in the order of the commands", function()
             local replies = assert(connected():call {

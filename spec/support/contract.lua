@@ -188,6 +188,7 @@ return function(name, make, options)
                 assert_error("invalid", storage:create(session.new(id)))
                 assert_error("invalid", storage:update(session.new(id)))
                 assert_error("invalid", storage:update_if(session.new(id), new()))
+                assert_error("invalid", storage:remove_if(id, new()))
             end
         end)
 

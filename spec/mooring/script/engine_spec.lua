@@ -207,6 +207,17 @@ describe("resty.mooring.script.engine", function()
             assert.equal("keep", engine:on_unreachable(bound(), req))
         end)
 
+        it("takes an empty key for none, and asks the next one", function()
+            local engine = policy.compile {
+                { key = function() return "" end }, { key = function() return "b" end },
+            }
+            assert.equal("b", engine:key(req))
+            for _, counts in pairs(engine:stats()) do
+                assert.equal(0, counts.key.errors)
+            end
+            assert.is_nil(policy.compile({ { key = function() return "" end } }):key(req))
+        end)
+
         it("asks the next one when one has failed", function()
             local engine = policy.compile {
                 { key = function() error("x") end, route = function() return "x" end },
