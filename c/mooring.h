@@ -397,6 +397,36 @@ MR_API uint32_t mr_load_bump_version(mr_load *l);
 MR_API int mr_header_find(const void *headers, uint32_t count, const char *name,
                           uint32_t name_len);
 
+/* -------------------------------------------------------------- records -- */
+
+typedef struct mr_text {
+    const char *bytes;
+    uint32_t len;
+} mr_text;
+
+enum { MR_SESSION_MEMBERS = 8 }; /* of metadata, at most */
+
+/* What a session record says. */
+typedef struct mr_session {
+    double created_at; /* unix seconds */
+    double updated_at;
+    mr_text id;
+    mr_text type;
+    uint32_t members; /* of metadata, of which a later one of a key counts */
+    mr_text key[MR_SESSION_MEMBERS];
+    mr_text value[MR_SESSION_MEMBERS];
+    char scratch[512]; /* private */
+} mr_session;
+
+/* Reads a session record in the usual form: no data, ASCII, and no escapes but
+ * that of a slash (see session.c).
+ *
+ * id   that the record must have; NULL: any
+ * out  its texts are valid as long as `text` and `out` are
+ * Returns MR_OK, or MR_INVALID: another form, or no record at all. */
+MR_API int mr_session_read(const char *text, uint32_t len, const char *id,
+                           uint32_t id_len, mr_session *out);
+
 /* ----------------------------------------------------------- RESP codec -- */
 
 /* Formats a command for the wire (hiredis redisFormatCommandArgv).

@@ -8,20 +8,28 @@
 --      "data": ...                  left out when nil,
 --      "metadata": {"k": "v"}       left out when empty}
 --
--- What a number or cjson cannot hold to the last digit is kept as the text it
--- came as, and written again as that text as long as nobody has changed the
--- value: nanoseconds and zone offsets of times; and in `data` large integers
--- and empty arrays. These texts live in private fields of the session, `_times`
--- and `_data`; `_record` is the whole text, for deciding something on exactly
--- the record that was seen.
+-- The text a session came as is kept in a private field of it, `_record`: for
+-- deciding something on exactly the record that was seen; and what a number or
+-- cjson cannot hold to the last digit is written again as it came, as long as
+-- nobody has changed the value: nanoseconds and zone offsets of times; and in
+-- `data` large integers and empty arrays.
+--
+-- Two decoders: the C core reads the usual form (c/session.c), and cjson, whose
+-- word is the last, what that one does not take.
 
 local cjson = require "cjson"
 local errors = require "resty.mooring.errors"
+local mooring_ffi = require "resty.mooring.ffi"
+local new_table = require "table.new"
 local rfc3339 = require "resty.mooring.rfc3339"
 local session = require "resty.mooring.session"
 
+local C = mooring_ffi.C
+
+local bless = session.bless
 local byte = string.byte
 local concat = table.concat
+local ffi_string = mooring_ffi.ffi.string
 local find = string.find
 local match = string.match
 local next = next
@@ -32,6 +40,7 @@ local sort = table.sort
 local sub = string.sub
 local type = type
 
+local OK = C.MR_OK
 local INVALID = errors.INVALID
 local QUOTE, COMMA = 34, 44
 
@@ -159,11 +168,8 @@ end
 
 
 ---
--- Decodes a record.
--- @param text string
--- @param id the id it is stored under, or nil: any
--- @return session, or nil, message, "invalid"
-function _M.decode(text, id)
+-- As decode, by cjson alone: for tests, which compare both ways.
+function _M.decode_any(text, id)
     local ok, object = pcall(decode, text)
     if not ok then
         return invalid("it is not JSON")
@@ -176,39 +182,86 @@ function _M.decode(text, id)
     if wrong then
         return invalid(wrong)
     end
-    local created, created_text = read_time(object, "created_at")
-    local updated, updated_text = read_time(object, "updated_at")
+    local created = read_time(object, "created_at")
+    local updated = read_time(object, "updated_at")
     if not created or not updated then
         return invalid((created and "updated_at" or "created_at")
                        .. " is not an RFC 3339 time")
     end
 
     local data = object.data
+    if data == null then
+        data = nil
+    end
     local metadata = object.metadata
-    local self = session.bless {
+    return bless {
         id = object.id,
         type = object.type or "",
         created_at = created,
         updated_at = updated,
         metadata = metadata ~= null and metadata or {},
-        _times = { created, created_text, updated, updated_text },
+        data = data,
         _record = text,
     }
-    if data ~= nil and data ~= null then
-        self.data = data
-        self._data = raw_member(text, "data")
-    end
+end
 
-    return self
+local decode_any = _M.decode_any
+
+
+-- Shared by all callers: nothing yields between filling it and reading it.
+local seen = mooring_ffi.ffi.new("mr_session")
+local seen_id, seen_type = seen.id, seen.type
+local seen_key, seen_value = seen.key, seen.value
+
+
+-- A record in the usual form, else nil.
+local function decode_usual(text, id)
+    if C.mr_session_read(text, #text, id, id and #id or 0, seen) ~= OK then
+        return nil
+    end
+    local members = seen.members
+    local metadata = new_table(0, members)
+    for i = 0, members - 1 do
+        local key, value = seen_key[i], seen_value[i]
+        metadata[ffi_string(key.bytes, key.len)] =
+            ffi_string(value.bytes, value.len)
+    end
+    return bless {
+        id = id or ffi_string(seen_id.bytes, seen_id.len),
+        type = ffi_string(seen_type.bytes, seen_type.len),
+        created_at = seen.created_at,
+        updated_at = seen.updated_at,
+        metadata = metadata,
+        _record = text,
+    }
+end
+
+
+---
+-- Decodes a record.
+-- @param text string
+-- @param id the id it is stored under, or nil: any
+-- @return session, or nil, message, "invalid"
+function _M.decode(text, id)
+    local self = decode_usual(text, id)
+    if self then
+        return self
+    end
+    return decode_any(text, id)
 end
 
 
 -- --------------------------------------------------------------- encode --
 
-local function write_time(self, name, known, known_text)
+-- @param object the record the session came as, decoded; or nil
+local function write_time(self, name, object)
     local value = self[name]
     if type(value) ~= "number" then
         return nil
+    end
+    local known, known_text
+    if object then
+        known, known_text = read_time(object, name)
     end
     return value == known and known_text or rfc3339.format(value)
 end
@@ -277,9 +330,9 @@ function _M.encode(self)
     if wrong then
         return invalid(wrong)
     end
-    local times = self._times or {}
-    local created = write_time(self, "created_at", times[1], times[2])
-    local updated = write_time(self, "updated_at", times[3], times[4])
+    local known = self._record and decode(self._record)
+    local created = write_time(self, "created_at", known)
+    local updated = write_time(self, "updated_at", known)
     if not created or not updated then
         return invalid((created and "updated_at" or "created_at")
                        .. " is not a time in unix seconds")
@@ -289,7 +342,8 @@ function _M.encode(self)
                  .. ',"created_at":"' .. created
                  .. '","updated_at":"' .. updated .. '"'
     if self.data ~= nil then
-        local data = write_data(self.data, self._data)
+        local data = write_data(self.data, known and known.data ~= nil
+                                and raw_member(self._record, "data"))
         if not data then
             return invalid("data cannot be written as JSON")
         end
@@ -324,15 +378,13 @@ function _M.copy(self)
     for key, value in pairs(self.metadata) do
         metadata[key] = value
     end
-    return session.bless {
+    return bless {
         id = self.id,
         type = self.type,
         created_at = self.created_at,
         updated_at = self.updated_at,
         metadata = metadata,
         data = deep_copy(self.data),
-        _times = self._times,
-        _data = self._data,
         _record = self._record,
     }
 end
