@@ -473,6 +473,13 @@ MR_API int mr_reader_feed(mr_reader *r, const char *bytes, uint32_t len);
  * Returns MR_OK, MR_AGAIN, MR_PROTOCOL or MR_NOMEM. After the latter two the
  * reader is dead: the connection must be closed. */
 MR_API int mr_reader_next(mr_reader *r, mr_reply **out);
+/* As mr_reader_next for what most replies are (a bulk string, an integer or
+ * the nil reply, which has come as a whole), without a copy: nothing is to be
+ * freed, and str, which has no NUL, is valid until the next call with the
+ * reader.
+ * Returns MR_OK, or MR_AGAIN: the next reply is none of these, mr_reader_next
+ * knows more. */
+MR_API int mr_reader_take(mr_reader *r, mr_reply *out);
 /* What was wrong, NUL-terminated; "" while nothing is. */
 MR_API const char *mr_reader_error(mr_reader *r);
 

@@ -10,6 +10,12 @@
  *                                    |              |
  *                     refuse_unfinished()       node_new(): limits, memory
  *
+ *     bytes -> mr_reader_feed -> buffer of redisReader -> mr_reader_take
+ *
+ * The latter is the short way for simple replies that have come as a whole: it
+ * takes them out of the buffer of hiredis while that is between two replies.
+ * What it does not know, or what may be wrong, it leaves to hiredis.
+ *
  *     mr_reply  one malloc a node, its string or its element table behind it:
  *     +------------------------------+----------------------+
  *     | type len str integer n elem. | bytes, NUL | pointers |
@@ -401,5 +407,78 @@ int mr_reader_next(mr_reader *r, mr_reply **out) {
     r->tree_bytes = 0;
     shrink(r);
     *out = reply;
+    return MR_OK;
+}
+
+/* ------------------------------------------------------- the short way -- */
+
+enum { MAX_TAKEN_DIGITS = 15 }; /* exact in a double */
+
+/* Reads the line of an integer, as Redis writes it, and its CRLF.
+ * Returns where the next line begins, or NULL: it goes on, or is another. */
+static const char *take_integer(const char *at, const char *end, double *out) {
+    int negative = at < end && *at == '-';
+    const char *from = at += negative;
+    long long value = 0;
+
+    while (at < end && at - from < MAX_TAKEN_DIGITS && *at >= '0' && *at <= '9')
+        value = value * 10 + (*at++ - '0');
+    if (at == from || (*from == '0' && (negative || at - from > 1)) ||
+        end - at < 2 || at[0] != '\r' || at[1] != '\n')
+        return NULL;
+    *out = negative ? -(double)value : (double)value;
+    return at + 2;
+}
+
+/* Reads a bulk string from behind its '$' on, or the nil reply. */
+static const char *take_bulk(const mr_reader *r, const char *at,
+                             const char *end, mr_reply *out) {
+    size_t fixed = sizeof(mr_reply) + NODE_OVERHEAD + 1;
+    double len;
+
+    at = take_integer(at, end, &len);
+    if (at == NULL || len < -1)
+        return NULL;
+    if (len < 0) {
+        out->type = MR_REPLY_NIL;
+        return at;
+    }
+    if (end - at < 2 || len > (double)(end - at - 2) ||
+        fixed + len > (double)r->max_bytes)
+        return NULL;
+    out->type = MR_REPLY_STRING;
+    out->str = at;
+    out->len = (uint32_t)len;
+    at += out->len;
+    return at[0] == '\r' && at[1] == '\n' ? at + 2 : NULL;
+}
+
+/* Is hiredis between two replies? It begins one when it is asked for it, also
+ * before the first byte. */
+static int is_between(const redisReader *parser) {
+    return parser->ridx < 0 ||
+           (parser->ridx == 0 && current_task(parser)->type < 0);
+}
+
+int mr_reader_take(mr_reader *r, mr_reply *out) {
+    redisReader *parser = r->hiredis;
+    const char *at, *end;
+
+    if (r->rc != MR_OK || !is_between(parser) || parser->pos == parser->len)
+        return MR_AGAIN;
+    memset(out, 0, sizeof *out);
+    at = parser->buf + parser->pos;
+    end = parser->buf + parser->len;
+    if (*at == '$') {
+        at = take_bulk(r, at + 1, end, out);
+    } else if (*at == ':') {
+        out->type = MR_REPLY_INTEGER;
+        at = take_integer(at + 1, end, &out->integer);
+    } else {
+        return MR_AGAIN;
+    }
+    if (at == NULL)
+        return MR_AGAIN;
+    parser->pos = (size_t)(at - parser->buf);
     return MR_OK;
 }

@@ -96,12 +96,11 @@ function _M.fetch(self, id, level)
         return nil, err, code
     end
 
-    local replies
-    replies, err, code = self.transport:call_encoded(read_commands(self, id), 2)
-    if not replies then
-        return nil, "could not load the session: " .. err, code
+    local text, pttl
+    text, pttl, code = self.transport:call_pair(read_commands(self, id))
+    if text == nil then
+        return nil, "could not load the session: " .. pttl, code
     end
-    local text, pttl = replies[1], replies[2]
     if type(text) == "table" or type(pttl) == "table" then
         return read_failure(self, id, text, pttl)
     end

@@ -138,33 +138,7 @@ function _M:ready()
 end
 
 
----
--- Sends commands, and what was enqueued before them, in one write and waits
--- for their replies.
--- @param commands array of commands, each an array of strings
--- @return array of as many replies: string, number, false (the nil reply),
---         { err = text } or an array of replies with field n;
---         or nil, message, code: "unavailable" (not connected, or the
---         connection was lost, in which case the message says whether the
---         outcome is unknown), "timeout" (sent, but no reply within
---         command_timeout: the outcome is unknown) or "closed"
-function _M:call(commands)
-    if #commands == 0 then
-        return self:call_encoded("", 0)
-    end
-    local bytes, err, code = encode_all(commands)
-    if not bytes then
-        return nil, err, code
-    end
-    return self:call_encoded(bytes, #commands)
-end
-
-
----
--- As call, with commands as protocol.encode_all would make them.
--- @param bytes string
--- @param n how many they are
-function _M:call_encoded(bytes, n)
+local function call_encoded(self, bytes, n)
     if self.closed then
         return closed()
     elseif n == 0 then
@@ -181,6 +155,41 @@ function _M:call_encoded(bytes, n)
         bytes = take_queued(self, EVERYTHING) .. bytes
     end
     return exchange(self, bytes, n)
+end
+
+
+---
+-- Sends commands, and what was enqueued before them, in one write and waits
+-- for their replies.
+-- @param commands array of commands, each an array of strings
+-- @return array of as many replies: string, number, false (the nil reply),
+--         { err = text } or an array of replies with field n;
+--         or nil, message, code: "unavailable" (not connected, or the
+--         connection was lost, in which case the message says whether the
+--         outcome is unknown), "timeout" (sent, but no reply within
+--         command_timeout: the outcome is unknown) or "closed"
+function _M:call(commands)
+    if #commands == 0 then
+        return call_encoded(self, "", 0)
+    end
+    local bytes, err, code = encode_all(commands)
+    if not bytes then
+        return nil, err, code
+    end
+    return call_encoded(self, bytes, #commands)
+end
+
+
+---
+-- As call, with two commands as protocol.encode_all would make them.
+-- @param bytes string
+-- @return both replies; or nil, message, code
+function _M:call_pair(bytes)
+    local replies, err, code = call_encoded(self, bytes, 2)
+    if not replies then
+        return nil, err, code
+    end
+    return replies[1], replies[2]
 end
 
 

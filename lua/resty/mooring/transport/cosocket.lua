@@ -178,6 +178,25 @@ local function call_shared(self, bytes, n)
 end
 
 
+-- As call_shared with two commands, without a table.
+local function pair_shared(self, bytes)
+    local slot = acquire()
+    slot.bytes, slot.want = bytes, 2
+    self.pipeline:push(slot)
+    if not wait(slot, self.command_timeout) then
+        return timed_out(self, slot)
+    end
+
+    local first, second = slot.first, slot.second
+    local err, code = slot.err, slot.code
+    release(slot)
+    if err then
+        return nil, err, code
+    end
+    return first, second
+end
+
+
 -- Everything but the usual case.
 local function call_unconnected(self, bytes, n)
     local phase = get_phase()
@@ -216,26 +235,34 @@ end
 -- Waits command_timeout at most, and before that, while there is no
 -- connection, as long as ready().
 function _M.call(self, commands)
-    if #commands == 0 then
+    local n = #commands
+    if n == 0 then
         return call_unconnected(self, "", 0)
     end
     local bytes, err, code = encode_all(commands)
     if not bytes then
         return nil, err, code
     end
-    return _M.call_encoded(self, bytes, #commands)
-end
-
-
----
--- As call, with commands as protocol.encode_all would make them.
--- @param bytes string
--- @param n how many they are
-function _M.call_encoded(self, bytes, n)
     if self.connected and n > 0 and CAN_WAIT[get_phase()] then
         return call_shared(self, bytes, n)
     end
     return call_unconnected(self, bytes, n)
+end
+
+
+---
+-- As call, with two commands as protocol.encode_all would make them.
+-- @param bytes string
+-- @return both replies; or nil, message, code
+function _M.call_pair(self, bytes)
+    if self.connected and CAN_WAIT[get_phase()] then
+        return pair_shared(self, bytes)
+    end
+    local replies, err, code = call_unconnected(self, bytes, 2)
+    if not replies then
+        return nil, err, code
+    end
+    return replies[1], replies[2]
 end
 
 

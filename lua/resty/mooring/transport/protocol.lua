@@ -161,6 +161,7 @@ local decode = _M.decode
 local Reader = {}
 local reader_mt = { __index = Reader }
 local slot = ffi_new("mr_reply *[1]")
+local taken = ffi_new("mr_reply")
 
 
 local function free_reader(handle)
@@ -203,6 +204,9 @@ end
 -- @return the reply (`false` is the nil reply); or nil: there is none yet;
 --         or nil, message: the connection must be closed
 function Reader:next()
+    if C.mr_reader_take(self.handle, taken) == OK then
+        return decode(taken)
+    end
     local rc = C.mr_reader_next(self.handle, slot)
     if rc == AGAIN then
         return nil

@@ -39,7 +39,8 @@ local pooled = 0
 ---
 -- A slot with a semaphore.
 -- @return slot: the caller fills in `bytes` (for the wire), `want` (how many
---         replies) and `replies` (where they go) or `enqueued` and `callback`
+--         replies) and `replies` (where more than two go), and if nobody
+--         waits for it `enqueued` and `callback`
 function _M.acquire()
     local slot = pool
     if slot then
@@ -55,7 +56,8 @@ function _M.acquire()
         want = 0,          -- replies that have to come
         got = 0,           -- replies that have come
         replies = nil,     -- array of them, or
-        reply = nil,       -- the only one of an enqueued slot
+        first = nil,       -- the only one, or the first
+        second = nil,      -- of two
         err = nil,         -- why there are none
         code = nil,
         done = false,
@@ -75,7 +77,7 @@ function _M.release(slot)
         return
     end
 
-    slot.bytes, slot.replies, slot.reply = nil, nil, nil
+    slot.bytes, slot.replies, slot.first, slot.second = nil, nil, nil, nil
     slot.err, slot.code, slot.callback = nil, nil, nil
     slot.want, slot.got = 0, 0
     slot.done, slot.abandoned, slot.enqueued = false, false, false
@@ -92,7 +94,7 @@ local release = _M.release
 -- @param err, code  why it has failed; nil: its replies are there
 function _M.complete(slot, err, code)
     if slot.enqueued then
-        local callback, reply = slot.callback, slot.reply
+        local callback, reply = slot.callback, slot.first
         release(slot)
         return notify(callback, reply, err, code)
     elseif slot.abandoned then
@@ -112,8 +114,10 @@ function _M.deliver(slot, reply)
     slot.got = got
     if slot.replies then
         slot.replies[got] = reply
+    elseif got == 1 then
+        slot.first = reply
     else
-        slot.reply = reply
+        slot.second = reply
     end
     return got == slot.want
 end
