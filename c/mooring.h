@@ -406,6 +406,10 @@ typedef struct mr_text {
 
 enum { MR_SESSION_MEMBERS = 8 }; /* of metadata, at most */
 
+/* Bytes at the beginning of `id` that an id may hold, 0x21 to 0x7E: `len` when
+ * all of it is fine. */
+MR_API uint32_t mr_session_id_span(const char *id, uint32_t len);
+
 /* What a session record says. */
 typedef struct mr_session {
     double created_at; /* unix seconds */

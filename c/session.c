@@ -31,7 +31,9 @@ typedef struct cursor {
     char *scratch_end;
 } cursor;
 
-static int skip(cursor *c, const char *text, size_t len) {
+/* Inline, so that lengths are known and memcmp is none. */
+static inline __attribute__((always_inline)) int
+skip(cursor *c, const char *text, size_t len) {
     if ((size_t)(c->end - c->at) < len || memcmp(c->at, text, len) != 0)
         return 0;
     c->at += len;
@@ -45,20 +47,35 @@ static int is_plain(char byte) {
     return byte >= 0x20 && byte <= 0x7e && byte != '"' && byte != '\\';
 }
 
-/* The same of eight bytes at once. Where none has its high bit, setting these
- * keeps a subtraction from borrowing: a byte keeps its high bit when what is
- * below it is not less than what is taken off. */
-static int are_plain(const char *at) {
-    const uint64_t ones = 0x0101010101010101, high = 0x80 * ones;
-    uint64_t word, odd;
+/* Eight bytes at once. Where none has its high bit, setting these keeps a
+ * subtraction from borrowing: a byte keeps its high bit when what is below it
+ * is not less than what is taken off. */
+#define ONES 0x0101010101010101u
+#define HIGH (0x80 * ONES)
+
+static inline uint64_t word_at(const char *at) {
+    uint64_t word;
 
     memcpy(&word, at, sizeof word);
-    odd = word;
-    odd |= ~((word | high) - 0x20 * ones);
-    odd |= ~(((word ^ 0x7f * ones) | high) - ones);
-    odd |= ~(((word ^ '"' * ones) | high) - ones);
-    odd |= ~(((word ^ '\\' * ones) | high) - ones);
-    return (odd & high) == 0;
+    return word;
+}
+
+/* Has a high bit set where a byte is not from `least` to 0x7E. */
+static inline uint64_t invisible(uint64_t word, uint64_t least) {
+    return (word | ~((word | HIGH) - least * ONES) |
+            ~(((word ^ 0x7f * ONES) | HIGH) - ONES)) &
+           HIGH;
+}
+
+/* The same where a byte of a word without invisible ones is `byte`. */
+static inline uint64_t holds(uint64_t word, uint64_t byte) {
+    return ~(((word ^ byte * ONES) | HIGH) - ONES) & HIGH;
+}
+
+static int are_plain(const char *at) {
+    uint64_t word = word_at(at);
+
+    return (invisible(word, 0x20) | holds(word, '"') | holds(word, '\\')) == 0;
 }
 
 static const char *plain_end(const char *at, const char *end) {
@@ -67,6 +84,16 @@ static const char *plain_end(const char *at, const char *end) {
     while (at < end && is_plain(*at))
         at++;
     return at;
+}
+
+uint32_t mr_session_id_span(const char *id, uint32_t len) {
+    const char *at = id, *end = id + len;
+
+    while (end - at >= 8 && invisible(word_at(at), 0x21) == 0)
+        at += 8;
+    while (at<end && * at> 0x20 && *at < 0x7f)
+        at++;
+    return (uint32_t)(at - id);
 }
 
 /* Puts what stands before `to` into the scratch. */
@@ -114,15 +141,16 @@ static int read_string(cursor *c, mr_text *out) {
 /* ---------------------------------------------------------------- times -- */
 
 /* The number that n digits write, or -1. */
-static int digits(const char *at, int n) {
-    int value = 0;
+static inline int digits(const char *at, int n) {
+    unsigned wrong = 0, value = 0;
 
-    for (; n > 0; n--, at++) {
-        if (*at < '0' || *at > '9')
-            return -1;
-        value = value * 10 + (*at - '0');
+    for (int i = 0; i < n; i++) {
+        unsigned digit = (unsigned char)at[i] - (unsigned)'0';
+
+        wrong |= digit > 9;
+        value = value * 10 + digit;
     }
-    return value;
+    return wrong ? -1 : (int)value;
 }
 
 static int days_in(int year, int month) {
@@ -213,6 +241,25 @@ static int is_id(const mr_text *text, const char *id, uint32_t id_len) {
            (text->len == id_len && memcmp(text->bytes, id, id_len) == 0);
 }
 
+static int read_times(cursor *c, mr_session *out) {
+    const char *first, *behind;
+
+    if (!SKIP(c, ",\"created_at\":"))
+        return 0;
+    first = c->at;
+    if (!read_time(c, &out->created_at))
+        return 0;
+    behind = c->at;
+    if (!SKIP(c, ",\"updated_at\":"))
+        return 0;
+    /* Most sessions are as they were made: the second time is the first. */
+    if (skip(c, first, (size_t)(behind - first))) {
+        out->updated_at = out->created_at;
+        return 1;
+    }
+    return read_time(c, &out->updated_at);
+}
+
 int mr_session_read(const char *text, uint32_t len, const char *id,
                     uint32_t id_len, mr_session *out) {
     cursor c = {text, text + len, out->scratch,
@@ -221,9 +268,7 @@ int mr_session_read(const char *text, uint32_t len, const char *id,
     out->members = 0;
     if (!SKIP(&c, "{\"id\":") || !read_string(&c, &out->id) ||
         !is_id(&out->id, id, id_len) || !SKIP(&c, ",\"type\":") ||
-        !read_string(&c, &out->type) || !SKIP(&c, ",\"created_at\":") ||
-        !read_time(&c, &out->created_at) || !SKIP(&c, ",\"updated_at\":") ||
-        !read_time(&c, &out->updated_at))
+        !read_string(&c, &out->type) || !read_times(&c, out))
         return MR_INVALID;
     if (SKIP(&c, ",\"metadata\":{") && !read_metadata(&c, out))
         return MR_INVALID;

@@ -230,6 +230,25 @@ static void refuses_other_times(void **state) {
             fail_msg("taken for a time: %s", times[i]);
 }
 
+/* Each byte of an id, at each place among eight. */
+static void looks_at_ids(void **state) {
+    (void)state;
+    assert_int_equal(mr_session_id_span("", 0), 0);
+    for (int byte = 0; byte < 256; byte++) {
+        int fine = byte >= 0x21 && byte <= 0x7e;
+
+        for (uint32_t at = 0; at < 17; at++) {
+            char *id = malloc(17);
+
+            assert_non_null(id);
+            memcpy(id, "!bcdefghijklmnop~", 17);
+            id[at] = (char)byte;
+            assert_int_equal(mr_session_id_span(id, 17), fine ? 17 : at);
+            free(id);
+        }
+    }
+}
+
 /* What does not fit the result is left to the other decoder. */
 static void refuses_what_is_too_much(void **state) {
     char text[2000], slashes[600];
@@ -273,6 +292,7 @@ int main(void) {
         cmocka_unit_test(refuses_other_forms),
         cmocka_unit_test(reads_times),
         cmocka_unit_test(refuses_other_times),
+        cmocka_unit_test(looks_at_ids),
         cmocka_unit_test(refuses_what_is_too_much),
     };
 

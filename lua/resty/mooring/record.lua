@@ -214,24 +214,44 @@ local seen_id, seen_type = seen.id, seen.type
 local seen_key, seen_value = seen.key, seen.value
 
 
+local function set_member(metadata, i)
+    local key, value = seen_key[i], seen_value[i]
+    metadata[ffi_string(key.bytes, key.len)] =
+        ffi_string(value.bytes, value.len)
+end
+
+
+-- One or two are usual. A loop of so few turns would keep all this from being
+-- compiled.
+local function seen_metadata()
+    local members = seen.members
+    local metadata = new_table(0, members)
+    if members > 0 then
+        set_member(metadata, 0)
+    end
+    if members > 1 then
+        set_member(metadata, 1)
+    end
+    if members > 2 then
+        for i = 2, members - 1 do
+            set_member(metadata, i)
+        end
+    end
+    return metadata
+end
+
+
 -- A record in the usual form, else nil.
 local function decode_usual(text, id)
     if C.mr_session_read(text, #text, id, id and #id or 0, seen) ~= OK then
         return nil
-    end
-    local members = seen.members
-    local metadata = new_table(0, members)
-    for i = 0, members - 1 do
-        local key, value = seen_key[i], seen_value[i]
-        metadata[ffi_string(key.bytes, key.len)] =
-            ffi_string(value.bytes, value.len)
     end
     return bless {
         id = id or ffi_string(seen_id.bytes, seen_id.len),
         type = ffi_string(seen_type.bytes, seen_type.len),
         created_at = seen.created_at,
         updated_at = seen.updated_at,
-        metadata = metadata,
+        metadata = seen_metadata(),
         _record = text,
     }
 end

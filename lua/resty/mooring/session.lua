@@ -10,9 +10,9 @@
 -- metadata `backend_url` (and `backend_pod`). A session is a plain table with
 -- methods, the caller's own: no storage keeps a reference to it.
 
-local clock = require("resty.mooring.ffi").C.mr_time
+local C = require("resty.mooring.ffi").C
 
-local byte = string.byte
+local clock = C.mr_time
 local error = error
 local pairs = pairs
 local setmetatable = setmetatable
@@ -36,20 +36,17 @@ _M.MAX_ID_LENGTH = 4096
 -- Source: MCP Streamable HTTP, "Session Management": visible ASCII characters,
 -- 0x21 to 0x7E. The specification sets no limit to the length.
 function _M.invalid_id(id, max_length)
+    max_length = max_length or _M.MAX_ID_LENGTH
     if id == "" then
         return "invalid session id: it is empty"
-    end
-    max_length = max_length or _M.MAX_ID_LENGTH
-    if #id > max_length then
+    elseif #id > max_length then
         return "invalid session id: " .. #id .. " bytes, over max_id_length "
                .. max_length
     end
-    -- A loop: a pattern is not compiled, and would end the caller's trace.
-    for at = 1, #id do
-        local code = byte(id, at)
-        if code < 33 or code > 126 then
-            return "invalid session id: byte " .. at .. " is not in 0x21-0x7E"
-        end
+    local span = C.mr_session_id_span(id, #id)
+    if span < #id then
+        return "invalid session id: byte " .. span + 1
+               .. " is not in 0x21-0x7E"
     end
 end
 
