@@ -164,6 +164,81 @@ describe("resty.mooring.transport.cosocket", function()
     end)
 
 
+    describe(":call_pair", function()
+        -- GET and STRLEN of one key.
+        local function heads(key)
+            return { "*2\r\n$3\r\nGET\r\n$" .. #key .. "\r\n",
+                     "\r\n*2\r\n$6\r\nSTRLEN\r\n$" .. #key .. "\r\n" }
+        end
+
+        local function pair(transport, key)
+            return transport:call_pair(heads(key), key)
+        end
+
+        it("returns both replies, on either connection", function()
+            redis:cli("SET", "k", "value")
+            for _, transport in ipairs { connected(), new() } do
+                assert.same({ "value", 5 }, { pair(transport, "k") })
+                assert.same({ false, 0 }, { pair(transport, "none") })
+            end
+        end)
+
+        it("returns errors as replies", function()
+            redis:cli("LPUSH", "list", "x")
+            local first, second = pair(connected(), "list")
+            assert.matches("^WRONGTYPE", first.err)
+            assert.matches("^WRONGTYPE", second.err)
+        end)
+
+        it("gives each of many concurrent callers its own, whatever they send", function()
+            local transport = connected { command_timeout = 5 }
+            local large = ("x"):rep(70000)
+            local results = together(400, function(i)
+                if i % 4 == 0 then
+                    return transport:call { { "ECHO", i .. ("y"):rep(1000) },
+                                            { "ECHO", tostring(i) } }
+                end
+                local key = i % 100 == 1 and large .. i or "key" .. i
+                assert(transport:call { { "SET", key, ("z"):rep(i) } })
+                local value, length = pair(transport, key)
+                return { value, length }
+            end)
+            for i, result in ipairs(results) do
+                assert.same(i % 4 == 0 and { i .. ("y"):rep(1000), tostring(i) }
+                            or { ("z"):rep(i), i }, result)
+            end
+        end)
+
+        it("says why there are none", function()
+            local transport = connected { command_timeout = 0.2 }
+            redis:pause()
+            finally(function() redis:resume() end)
+            local first, err, code = pair(transport, "k")
+            assert.is_nil(first)
+            assert.matches("outcome is unknown", err)
+            assert.equal("timeout", code)
+        end)
+    end)
+
+
+    -- So it is when the connection is lost in a worker that is exiting.
+    it("answers calls of several commands that were left in the queue", function()
+        local transport = new()
+        transport.connected = true
+        local threads = {}
+        for i = 1, 3 do
+            threads[i] = ngx.thread.spawn(transport.call, transport,
+                                          { { "ECHO", "a" .. i }, { "ECHO", "b" .. i } })
+        end
+        transport.connected = false
+        require("resty.mooring.transport.alone").flush(transport)
+        for i = 1, 3 do
+            local _, replies = ngx.thread.wait(threads[i])
+            assert.same({ "a" .. i, "b" .. i }, replies)
+        end
+    end)
+
+
     describe(":enqueue", function()
         -- A callback and where it leaves its arguments.
         local function recorder()

@@ -118,8 +118,7 @@ function _M.new(opts)
         patience = opts.connect_timeout + opts.command_timeout,
         closed = false,
         renewals = 0,
-        gets = {},
-        pttls = {},
+        heads = {},
     }, mt)
 end
 

@@ -25,7 +25,7 @@ local unexpected = commands.unexpected
 
 local _M = {}
 
-local LONGEST_KEPT = 256 -- bytes of an id, see read_commands
+local LONGEST_KEPT = 256 -- bytes of an id, see heads_of
 
 
 -- What GET and PTTL of one pipeline say: as fetch.
@@ -59,28 +59,30 @@ local function read_failure(self, id, text, pttl)
 end
 
 
--- What stands before an id of n bytes in a GET and in the PTTL behind it.
+-- What stands before an id of n bytes in a GET and in the PTTL behind it (RESP:
+-- "Sending commands to a Redis server").
 local function make_heads(self, n)
     local length = #self.key_prefix + n
-    return format("*2\r\n$3\r\nGET\r\n$%d\r\n%s", length, self.key_prefix),
-           format("\r\n*2\r\n$4\r\nPTTL\r\n$%d\r\n%s", length,
-                  self.key_prefix)
+    return {
+        format("*2\r\n$3\r\nGET\r\n$%d\r\n%s", length, self.key_prefix),
+        format("\r\n*2\r\n$4\r\nPTTL\r\n$%d\r\n%s", length,
+               self.key_prefix),
+    }
 end
 
 
--- GET and PTTL on the wire (RESP: "Sending commands to a Redis server"). This
--- is what a miss sends: one string, and no table, is made for it. There are few
--- lengths of ids; those of long ones are not kept.
-local function read_commands(self, id)
+-- So no string is made for a miss. There are few lengths of ids; those of long
+-- ones are not kept.
+local function heads_of(self, id)
     local n = #id
-    local get, pttl = self.gets[n], self.pttls[n]
-    if not get then
-        get, pttl = make_heads(self, n)
+    local heads = self.heads[n]
+    if not heads then
+        heads = make_heads(self, n)
         if n <= LONGEST_KEPT then
-            self.gets[n], self.pttls[n] = get, pttl
+            self.heads[n] = heads
         end
     end
-    return get .. id .. pttl .. id .. "\r\n"
+    return heads
 end
 
 
@@ -97,7 +99,7 @@ function _M.fetch(self, id, level)
     end
 
     local text, pttl
-    text, pttl, code = self.transport:call_pair(read_commands(self, id))
+    text, pttl, code = self.transport:call_pair(heads_of(self, id), id)
     if text == nil then
         return nil, "could not load the session: " .. pttl, code
     end

@@ -93,35 +93,40 @@ function _M.call(self, bytes, n)
 end
 
 
+-- @return array of slots, array of their bytes, how many commands they are
 local function take_unsent(self)
-    local batch, bytes = {}, {}
+    local batch, bytes, n = {}, {}, 0
     local slot = slots.pop(self.pipeline.unsent)
     while slot do
         if slot.abandoned then
             slots.release(slot)
         else
-            batch[#batch + 1], bytes[#bytes + 1] = slot, slot.bytes
+            batch[#batch + 1], bytes[#bytes + 1] = slot, slots.wire(slot)
+            n = n + slot.want
         end
         slot = slots.pop(self.pipeline.unsent)
     end
-    return batch, bytes
+    return batch, bytes, n
 end
 
 
 ---
 -- Sends what is queued and completes it.
 function _M.flush(self)
-    local batch, bytes = take_unsent(self)
-    if #batch == 0 then
+    local batch, bytes, n = take_unsent(self)
+    if n == 0 then
         return
     end
 
-    local replies, err, code = _M.call(self, bytes, #batch)
+    local replies, err, code = _M.call(self, bytes, n)
+    local at = 0
     for i = 1, #batch do
-        if replies then
-            slots.deliver(batch[i], replies[i])
+        local slot = batch[i]
+        for _ = 1, replies and slot.want or 0 do
+            at = at + 1
+            slots.deliver(slot, replies[at])
         end
-        slots.complete(batch[i], err, code)
+        slots.complete(slot, err, code)
     end
 end
 

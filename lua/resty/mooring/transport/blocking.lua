@@ -35,6 +35,7 @@ local connect = connection.connect
 local drain = connection.drain
 local drop = connection.drop
 local encode = protocol.encode
+local around = protocol.around
 local encode_all = protocol.encode_all
 local exchange = connection.exchange
 local new_fifo = fifo.new
@@ -181,11 +182,11 @@ end
 
 
 ---
--- As call, with two commands as protocol.encode_all would make them.
--- @param bytes string
+-- As call, with two commands that protocol.around makes.
+-- @param heads, arg  for that
 -- @return both replies; or nil, message, code
-function _M:call_pair(bytes)
-    local replies, err, code = call_encoded(self, bytes, 2)
+function _M:call_pair(heads, arg)
+    local replies, err, code = call_encoded(self, around(heads, arg), 2)
     if not replies then
         return nil, err, code
     end

@@ -31,6 +31,7 @@ local protocol = require "resty.mooring.transport.protocol"
 local slots = require "resty.mooring.transport.slot"
 
 local acquire = slots.acquire
+local around = protocol.around
 local encode = protocol.encode
 local encode_all = protocol.encode_all
 local exiting = ngx.worker.exiting
@@ -179,9 +180,9 @@ end
 
 
 -- As call_shared with two commands, without a table.
-local function pair_shared(self, bytes)
+local function pair_shared(self, heads, arg)
     local slot = acquire()
-    slot.bytes, slot.want = bytes, 2
+    slot.bytes, slot.heads, slot.want = arg, heads, 2
     self.pipeline:push(slot)
     if not wait(slot, self.command_timeout) then
         return timed_out(self, slot)
@@ -251,14 +252,14 @@ end
 
 
 ---
--- As call, with two commands as protocol.encode_all would make them.
--- @param bytes string
+-- As call, with two commands that protocol.around makes.
+-- @param heads, arg  for that
 -- @return both replies; or nil, message, code
-function _M.call_pair(self, bytes)
+function _M.call_pair(self, heads, arg)
     if self.connected and CAN_WAIT[get_phase()] then
-        return pair_shared(self, bytes)
+        return pair_shared(self, heads, arg)
     end
-    local replies, err, code = call_unconnected(self, bytes, 2)
+    local replies, err, code = call_unconnected(self, around(heads, arg), 2)
     if not replies then
         return nil, err, code
     end

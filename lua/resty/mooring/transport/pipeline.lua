@@ -8,12 +8,13 @@
 --                          '---- one send ----'---- replies in order
 --
 -- Two light threads of one timer own the link while `run` lasts. The writer is
--- the thread that called `run`: it sends all that is queued in one go and
--- sleeps on a semaphore in between. nginx wakes it once the other events of a
--- turn of its loop are done, so requests that arrive together are sent
--- together. The reader takes replies, which come in the order of the commands.
--- Two threads that last, not one for each command: what a timer allocates for
--- a thread is freed only when the timer ends.
+-- the thread that called `run`: it sends all that is queued in one go (64 KiB
+-- at most, or one command that is longer) and sleeps on a semaphore in between.
+-- nginx wakes it once the other events of a turn of its loop are done, so
+-- requests that arrive together are sent together. The reader takes replies,
+-- which come in the order of the commands. Two threads that last, not one for
+-- each command: what a timer allocates for a thread is freed only when the
+-- timer ends.
 --
 -- The queues outlast the link. What was sent on a link that is lost fails, its
 -- outcome is unknown; what was not sent stays and goes to the next link.
@@ -22,10 +23,12 @@ local binding = require "resty.mooring.ffi"
 local errors = require "resty.mooring.errors"
 local semaphore = require "ngx.semaphore"
 local slots = require "resty.mooring.transport.slot"
-local clear = require "table.clear"
 
 local complete = slots.complete
 local deliver = slots.deliver
+local ffi_copy = binding.ffi.copy
+local ffi_new = binding.ffi.new
+local ffi_string = binding.ffi.string
 local max = math.max
 local now = binding.now
 local pcall = pcall
@@ -114,26 +117,63 @@ end
 
 -- ------------------------------------------------------------- the writer --
 
--- Moves unsent slots to the sent ones.
--- @param out array their bytes are put into
--- @return how many they are
-local function take_unsent(self, out)
-    local unsent, sent, time = self.unsent, self.sent, now()
-    local n = 0
+-- What is to be sent is put together here, and becomes one string: short ones
+-- for each command would be made, and collected, in vain. Nothing yields while
+-- this is in use.
+local ROOM = 65536
+local out = ffi_new("char[?]", ROOM)
 
-    local slot = pop(unsent)
-    while slot do
+
+local function append(at, text)
+    ffi_copy(out + at, text, #text)
+    return at + #text
+end
+
+
+-- Bytes of a slot on the wire.
+local function size_of(slot)
+    local heads, bytes = slot.heads, slot.bytes
+    return heads and #heads[1] + #heads[2] + 2 * #bytes + 2 or #bytes
+end
+
+
+local function append_slot(at, slot)
+    local heads, bytes = slot.heads, slot.bytes
+    if not heads then
+        return append(at, bytes)
+    end
+    at = append(append(at, heads[1]), bytes)
+    return append(append(append(at, heads[2]), bytes), "\r\n")
+end
+
+
+-- Moves unsent slots to the sent ones, as many as there is room for.
+-- @return their bytes, or nil: there are none
+local function take_unsent(self)
+    local unsent, sent, time = self.unsent, self.sent, now()
+    local at, large = 0, nil
+
+    local slot = unsent.first
+    while slot and not large do
+        local size = size_of(slot)
+        if at > 0 and at + size > ROOM then
+            break
+        end
+        pop(unsent)
         if slot.abandoned then
             slots.release(slot)
         else
-            n = n + 1
-            out[n], slot.bytes = slot.bytes, nil
-            slot.since = time
+            if size > ROOM then
+                large = slots.wire(slot)
+            else
+                at = append_slot(at, slot)
+            end
+            slot.bytes, slot.since = nil, time
             push(sent, slot)
         end
-        slot = pop(unsent)
+        slot = unsent.first
     end
-    return n
+    return large or at > 0 and ffi_string(out, at) or nil
 end
 
 
@@ -166,15 +206,15 @@ end
 
 -- @return why the link is lost, code for what was sent; or nil: stopped
 local function write_loop(self, link)
-    local counters, out = self.counters, {}
+    local counters = self.counters
 
     while not self.lost do
-        if take_unsent(self, out) > 0 then
-            local ok, err = link:send(out)
+        local bytes = take_unsent(self)
+        if bytes then
+            local ok, err = link:send(bytes)
             if not ok then
                 return err
             end
-            clear(out)
             counters.sends = counters.sends + 1
         elseif drained(self) then
             return nil

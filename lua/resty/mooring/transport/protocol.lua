@@ -116,6 +116,17 @@ function _M.encode_all(commands)
 end
 
 
+---
+-- Two commands that end with the same argument, as they go over the wire.
+-- @param heads { what stands before the argument in the first command, and
+--        between both }
+-- @param arg string
+-- @return string
+function _M.around(heads, arg)
+    return heads[1] .. arg .. heads[2] .. arg .. "\r\n"
+end
+
+
 -- The text of an error as it may be shown. A server that does not know a
 -- command (they can be renamed) quotes its arguments, cut at 128 bytes: keys,
 -- which hold session ids, or a password. So everything from there on goes; and

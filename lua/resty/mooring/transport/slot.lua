@@ -24,6 +24,7 @@
 local semaphore = require "ngx.semaphore"
 local protocol = require "resty.mooring.transport.protocol"
 
+local around = protocol.around
 local notify = protocol.notify
 
 local _M = {}
@@ -38,7 +39,8 @@ local pooled = 0
 
 ---
 -- A slot with a semaphore.
--- @return slot: the caller fills in `bytes` (for the wire), `want` (how many
+-- @return slot: the caller fills in `bytes` (for the wire; with `heads`, see
+--         protocol.around, what they are put around), `want` (how many
 --         replies) and `replies` (where more than two go), and if nobody
 --         waits for it `enqueued` and `callback`
 function _M.acquire()
@@ -53,6 +55,7 @@ function _M.acquire()
     return {
         semaphore = semaphore.new(0),
         bytes = nil,       -- for the wire, until they are sent
+        heads = nil,       -- with these: around bytes
         want = 0,          -- replies that have to come
         got = 0,           -- replies that have come
         replies = nil,     -- array of them, or
@@ -77,7 +80,8 @@ function _M.release(slot)
         return
     end
 
-    slot.bytes, slot.replies, slot.first, slot.second = nil, nil, nil, nil
+    slot.bytes, slot.heads, slot.replies = nil, nil, nil
+    slot.first, slot.second = nil, nil
     slot.err, slot.code, slot.callback = nil, nil, nil
     slot.want, slot.got = 0, 0
     slot.done, slot.abandoned, slot.enqueued = false, false, false
@@ -103,6 +107,17 @@ function _M.complete(slot, err, code)
 
     slot.err, slot.code, slot.done = err, code, true
     slot.semaphore:post()
+end
+
+
+---
+-- The commands of a slot that is not sent yet.
+-- @return string
+function _M.wire(slot)
+    if slot.heads then
+        return around(slot.heads, slot.bytes)
+    end
+    return slot.bytes
 end
 
 
