@@ -143,29 +143,43 @@ local function tell(flight, ok, s, err, code)
 end
 
 
-local function land(self, id, flight, ok, ...)
+local function land(self, id, flight, ok, s, err, code)
     if self.flights[id] == flight then
         self.flights[id] = nil
     end
     flight.done = true
     if flight.waiting > 0 then
-        tell(flight, ok, ...)
+        tell(flight, ok, s, err, code)
     elseif pooled < MAX_POOLED then
         pooled = pooled + 1
         pool[pooled] = flight
     end
-    if not ok then
-        error((...), 0)
-    end
-    return ...
 end
 
 
+-- A remote of the user's may raise an error; that is his to see, but the others
+-- are not to wait for its result.
+local function fly_guarded(self, id, flight)
+    local ok, s, err, code = pcall(ask, self, id, flight.token)
+    land(self, id, flight, ok, s, err, code)
+    if not ok then
+        error(s, 0)
+    end
+    return s, err, code
+end
+
+
+-- A remote of ours raises none. What follows a wait under a pcall is never
+-- compiled, and that is most of a miss.
 local function fly(self, id)
-    local token = self.cache:token(id)
-    local flight = new_flight(token)
+    local flight = new_flight(self.cache:token(id))
     self.flights[id] = flight
-    return land(self, id, flight, pcall(ask, self, id, token))
+    if not self.tells_expiry then
+        return fly_guarded(self, id, flight)
+    end
+    local s, err, code = ask(self, id, flight.token)
+    land(self, id, flight, true, s, err, code)
+    return s, err, code
 end
 
 
