@@ -47,40 +47,49 @@ static int is_plain(char byte) {
     return byte >= 0x20 && byte <= 0x7e && byte != '"' && byte != '\\';
 }
 
-/* Eight bytes at once. Where none has its high bit, setting these keeps a
- * subtraction from borrowing: a byte keeps its high bit when what is below it
- * is not less than what is taken off. */
+/* Eight bytes at once. All high bits are set before something is taken off, so
+ * that no byte borrows from the next: one keeps its high bit when what is below
+ * it is not less than what is taken off. */
 #define ONES 0x0101010101010101u
 #define HIGH (0x80 * ONES)
 
+/* The first byte is the lowest. */
 static inline uint64_t word_at(const char *at) {
     uint64_t word;
 
     memcpy(&word, at, sizeof word);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
     return word;
 }
 
-/* Has a high bit set where a byte is not from `least` to 0x7E. */
+/* Sets the high bits of bytes that are not from `least` to 0x7E. */
 static inline uint64_t invisible(uint64_t word, uint64_t least) {
     return (word | ~((word | HIGH) - least * ONES) |
             ~(((word ^ 0x7f * ONES) | HIGH) - ONES)) &
            HIGH;
 }
 
-/* The same where a byte of a word without invisible ones is `byte`. */
+/* Sets the high bits of bytes that are `byte`, maybe of invisible ones too. */
 static inline uint64_t holds(uint64_t word, uint64_t byte) {
     return ~(((word ^ byte * ONES) | HIGH) - ONES) & HIGH;
 }
 
-static int are_plain(const char *at) {
+/* Sets the high bits of bytes that are not plain. */
+static inline uint64_t odd_bytes(const char *at) {
     uint64_t word = word_at(at);
 
-    return (invisible(word, 0x20) | holds(word, '"') | holds(word, '\\')) == 0;
+    return invisible(word, 0x20) | holds(word, '"') | holds(word, '\\');
 }
 
 static const char *plain_end(const char *at, const char *end) {
-    while (end - at >= 8 && are_plain(at))
-        at += 8;
+    for (; end - at >= 8; at += 8) {
+        uint64_t odd = odd_bytes(at);
+
+        if (odd != 0)
+            return at + __builtin_ctzll(odd) / 8;
+    }
     while (at < end && is_plain(*at))
         at++;
     return at;

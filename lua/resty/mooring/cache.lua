@@ -232,6 +232,7 @@ end
 -- ---------------------------------------------------------------- belief --
 
 _M.token = belief.token
+_M.copy_token = belief.copy_token
 _M.is_valid = belief.is_valid
 _M.bump_epoch = belief.bump_epoch
 _M.instance = belief.instance

@@ -36,7 +36,7 @@ end
 
 ---
 -- Remembers that the remote has no such id.
--- @param token taken before it was asked
+-- @param token taken before it was asked; it is copied
 function _M.add(self, id, token)
     -- Without a lease nobody would tell us that the id has come to life.
     if self.ttl_ms == 0 or not self.cache:is_leased() then
@@ -48,7 +48,8 @@ function _M.add(self, id, token)
     if not self.young[id] then
         self.count = self.count + 1
     end
-    self.young[id] = { token = token, expires_at = clock() + self.ttl_ms }
+    self.young[id] = { token = self.cache:copy_token(token),
+                       expires_at = clock() + self.ttl_ms }
 end
 
 

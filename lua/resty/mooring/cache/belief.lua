@@ -33,10 +33,18 @@ _M.NEVER = NEVER
 
 ---
 -- The validity token of id, to be taken before a remote command is queued.
-function _M.token(self, id)
-    local token = ffi_new("mr_token")
+-- @param token to be used again, or nil for a new one
+function _M.token(self, id, token)
+    token = token or ffi_new("mr_token")
     C.mr_cache_token(self.handle, id, #id, token)
     return token
+end
+
+
+---
+-- Another token that says the same, for one who keeps it.
+function _M.copy_token(_, token)
+    return ffi_new("mr_token", token)
 end
 
 

@@ -103,7 +103,7 @@ local MAX_POOLED = 256
 local pool, pooled = {}, 0
 
 
-local function new_flight(token)
+local function new_flight(self, id)
     local flight = pool[pooled]
     if flight then
         pool[pooled] = nil
@@ -113,7 +113,10 @@ local function new_flight(token)
         flight = { waiting = 0, done = false, landed = nil, session = nil,
                    err = nil, code = nil, token = nil, since = 0 }
     end
-    flight.token, flight.since = token, clock()
+    -- A joiner looks at the token of a flight under way only, so it can be used
+    -- again with the flight.
+    flight.token = self.cache:token(id, flight.token)
+    flight.since = clock()
     return flight
 end
 
@@ -172,7 +175,7 @@ end
 -- A remote of ours raises none. What follows a wait under a pcall is never
 -- compiled, and that is most of a miss.
 local function fly(self, id)
-    local flight = new_flight(self.cache:token(id))
+    local flight = new_flight(self, id)
     self.flights[id] = flight
     if not self.tells_expiry then
         return fly_guarded(self, id, flight)
