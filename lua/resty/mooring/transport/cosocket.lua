@@ -244,7 +244,7 @@ function _M.call(self, commands)
     if not bytes then
         return nil, err, code
     end
-    if self.connected and n > 0 and CAN_WAIT[get_phase()] then
+    if self.connected and CAN_WAIT[get_phase()] then
         return call_shared(self, bytes, n)
     end
     return call_unconnected(self, bytes, n)
