@@ -22,18 +22,22 @@ typedef struct header {
     span value;
 } header;
 
-/* As nginx compares names with variables (ngx_http_variable_unknown_header). */
-static unsigned char folded(unsigned char c) {
-    if (c >= 'A' && c <= 'Z')
-        return c | 0x20;
-    return c == '-' ? '_' : c;
-}
+/* As nginx compares names with variables (ngx_http_variable_unknown_header).
+ * Returns 0: another name; 1: that name; 2: that name, with a _ for a -. */
+static int compare(const span *name, const char *wanted) {
+    int result = 1;
 
-static int is_named(const span *name, const char *wanted) {
-    for (int i = 0; i < name->len; i++)
-        if (folded(name->data[i]) != (unsigned char)wanted[i])
+    for (int i = 0; i < name->len; i++) {
+        unsigned char byte = name->data[i];
+
+        if (byte >= 'A' && byte <= 'Z')
+            byte |= 0x20;
+        if (byte == '_' && wanted[i] == '-')
+            result = 2;
+        else if (byte != (unsigned char)wanted[i])
             return 0;
-    return 1;
+    }
+    return result;
 }
 
 int mr_header_find(const void *headers, uint32_t count, const char *name,
@@ -42,9 +46,13 @@ int mr_header_find(const void *headers, uint32_t count, const char *name,
     int found = MR_NOT_FOUND;
 
     for (uint32_t i = 0; i < count; i++) {
-        if (list[i].name.len != (int)name_len || !is_named(&list[i].name, name))
+        int same = list[i].name.len == (int)name_len
+                       ? compare(&list[i].name, name)
+                       : 0;
+
+        if (same == 0)
             continue;
-        if (found != MR_NOT_FOUND)
+        if (same == 2 || found != MR_NOT_FOUND)
             return MR_EXISTS;
         found = (int)i;
     }

@@ -392,8 +392,9 @@ MR_API uint32_t mr_load_bump_version(mr_load *l);
 /* Which header of a request has that name?
  * headers  array of ngx_http_lua_ffi_table_elt_t, as
  *          ngx_http_lua_ffi_req_get_headers fills it
- * name     lower-case, with _ for -, as in the variable $http_name
- * Returns its index, MR_NOT_FOUND, or MR_EXISTS: there are several. */
+ * name     lower-case
+ * Returns its index, MR_NOT_FOUND, or MR_EXISTS: there are several, or one with
+ * a _ for a -, which is the same to nginx' variables. */
 MR_API int mr_header_find(const void *headers, uint32_t count, const char *name,
                           uint32_t name_len);
 

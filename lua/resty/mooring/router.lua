@@ -30,8 +30,6 @@
 --                        "sse" in locations of the HTTP+SSE transport
 --                        (router/legacy.lua)
 --     $mooring_path      path of the request as it may be logged
---     $mooring_session_id  the session's id; from the decision on as the
---                        backend calls it
 --     $mooring_moves     how often the request was sent again to a backend that
 --                        has taken its session over (router/reinitialize.lua)
 --

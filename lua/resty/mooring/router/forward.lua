@@ -16,6 +16,7 @@ local get_last_failure = balancer.get_last_failure
 local http_version = ngx.req.http_version
 local key_of = requests.key
 local ngx = ngx
+local set_header = ngx.req.set_header
 local set_current_peer = balancer.set_current_peer
 local set_more_tries = balancer.set_more_tries
 
@@ -29,7 +30,7 @@ local BUSY = -3 -- NGX_BUSY: no live upstreams, a 502
 local function describe(router, var, peer)
     var.mooring_backend = peer.url
     if peer.session_id then
-        var.mooring_session_id = peer.session_id
+        set_header("Mcp-Session-Id", peer.session_id)
     end
     if peer.tls then
         if var.mooring_tls ~= "on" then

@@ -5,8 +5,8 @@
 -- nginx-lua lists them once, and C.mr_header_find picks.
 --
 -- What is unusual is left to nginx' variables, which the caller then reads: a
--- header that is there twice (which of them counts depends on the version of
--- nginx, and the backend must get the very id that was looked up), and more
+-- header that is there twice, or with _ for - (which of them counts depends on
+-- the version and the configuration of nginx), one that is empty, and more
 -- headers than the list has room for.
 
 local base = require "resty.core.base"
@@ -22,7 +22,7 @@ local nginx = ffi.C
 local _M = {}
 
 local ROOM = 64
-local SESSION, VERSION = "mcp_session_id", "mcp_protocol_version"
+local SESSION, VERSION = "mcp-session-id", "mcp-protocol-version"
 
 require "resty.core.request" -- declares what follows
 local list = ffi.new("ngx_http_lua_ffi_table_elt_t[?]", ROOM)
@@ -30,9 +30,9 @@ local truncated = ffi.new("int[1]")
 
 
 ---
--- For a request with exactly one Mcp-Session-Id.
--- @return its value (may be ""), and whether there is an MCP-Protocol-Version;
---         nil: read the variables
+-- For a request with exactly one Mcp-Session-Id, as it may be passed on.
+-- @return its value, and whether there is an MCP-Protocol-Version; nil: read the
+--         variables
 function _M.mcp()
     local request = get_request()
     local n = nginx.ngx_http_lua_ffi_req_get_headers_count(request, ROOM,
@@ -46,6 +46,9 @@ function _M.mcp()
         return nil
     end
     local value = list[at].value
+    if value.len == 0 then
+        return nil
+    end
     return ffi_string(value.data, value.len),
            C.mr_header_find(list, n, VERSION, #VERSION) ~= -1
 end

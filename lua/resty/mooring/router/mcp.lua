@@ -26,7 +26,9 @@ local jsonrpc = require "resty.mooring.router.jsonrpc"
 local opening = require "resty.mooring.router.opening"
 local scripts = require "resty.mooring.router.scripts"
 
+local clear_header = ngx.req.clear_header
 local ngx = ngx
+local set_header = ngx.req.set_header
 local read_headers = headers.mcp
 
 local _M = {}
@@ -51,13 +53,24 @@ local function without_session(router, var, method)
 end
 
 
+-- Whatever headers there are: the backend gets the very id that is looked up.
+local function read_slowly(var)
+    local id = var.http_mcp_session_id
+    if id == "" then
+        clear_header("Mcp-Session-Id")
+    elseif id then
+        set_header("Mcp-Session-Id", id)
+    end
+    return id, var.http_mcp_protocol_version ~= nil
+end
+
+
 ---
 -- Decides where a request goes (access phase).
 function _M.access(router, var)
     local id, has_version = read_headers()
     if not id then
-        id = var.mooring_session_id
-        has_version = var.http_mcp_protocol_version ~= nil
+        id, has_version = read_slowly(var)
     end
     local method = get_method()
     if not id or id == "" then

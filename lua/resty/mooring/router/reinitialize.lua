@@ -230,7 +230,10 @@ function _M.resend(router)
     var.mooring_result = "bound"
     var.mooring_attempts = ""
     var.mooring_upstream = "http://mooring"
-    var.mooring_session_id = var.http_mcp_session_id -- again the client's
+    local id = router:session_id()
+    if id then
+        ngx.req.set_header("Mcp-Session-Id", id) -- again the client's
+    end
     return ngx.exec(var.uri, var.args)
 end
 

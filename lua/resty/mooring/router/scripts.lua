@@ -128,7 +128,6 @@ local function access_mcp(router, var)
     local id = find_id(router)
     if id and id ~= var.http_mcp_session_id then
         ngx.req.set_header("Mcp-Session-Id", id)
-        var.mooring_session_id = id -- whoever has looked at it before
     end
     return router.protocol.access(router, var)
 end
