@@ -126,7 +126,12 @@ describe("router, initialize", function()
         web:open { path = "/rewritten/a%20b" }
         assert.equal("/mcp/a%20b", seen("POST")[1].url)
         web:open { path = "/moved/a%20b?c=d%20e" }
-        assert.equal("/mcp/a%20b?c=d%20e", seen("POST")[2].url)
+        local urls = {} -- of two backends
+        for i, request in ipairs(seen("POST")) do
+            urls[i] = request.url
+        end
+        table.sort(urls)
+        assert.same({ "/mcp/a%20b", "/mcp/a%20b?c=d%20e" }, urls)
     end)
 
     it("passes on what the answer has several times", function()

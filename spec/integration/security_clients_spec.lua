@@ -95,7 +95,7 @@ describe("router, ids and headers of bad will", function()
             ["two lengths"] = { "content-length", "5" },
             ["chunks, which there are none of"] = { "transfer-encoding", "chunked" },
             ["headers of the connection"] = { "connection", "x-forwarded-for" },
-            ["the secret of the internal server"] = { "mooring-secret", "x" },
+            ["the secret of the internal server"] = { "mooring-backend", "x y" },
             ["a backend"] = { "mooring-backend", "http://127.0.0.1:1" },
             ["an outcome"] = { "mooring-outcome", "connect" },
         } do
@@ -217,7 +217,7 @@ describe("router, ids and headers of bad will", function()
         local secret = ("0"):rep(32)
         for _, headers in ipairs {
             "", "Mooring-Backend: " .. other.url .. "\r\n",
-            "Mooring-Secret: " .. secret .. "\r\nMooring-Backend: " .. other.url .. "\r\n",
+            "Mooring-Backend: " .. secret .. " " .. other.url .. "\r\n",
         } do
             local answer = send("POST /mcp HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                 .. headers .. "Content-Length: 0\r\n\r\n", web.port3)

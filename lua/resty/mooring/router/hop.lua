@@ -24,6 +24,7 @@ local bxor = bit.bxor
 local byte = string.byte
 local error = error
 local find = string.find
+local match = string.match
 local ngx = ngx
 local setmetatable = setmetatable
 local tonumber = tonumber
@@ -38,8 +39,7 @@ local READ_TIMEOUT = 86400000   -- ms: proxy_read_timeout is what counts
 local CHUNK = 65536             -- bytes
 
 -- Headers of the internal server, see http1.PREFIX.
-local SECRET, BACKEND, OUTCOME = "Mooring-Secret", "Mooring-Backend",
-                                 "Mooring-Outcome"
+local BACKEND, OUTCOME = "Mooring-Backend", "Mooring-Outcome"
 
 
 ---
@@ -147,7 +147,7 @@ local function exchange(self, request, url)
     if not sock then
         return nil, err
     end
-    request.extra[SECRET], request.extra[BACKEND] = self.secret, url
+    request.extra[BACKEND] = self.secret .. " " .. url
     local sent
     sent, err = sock:send(http1.request(request))
     if not sent then
@@ -284,14 +284,13 @@ end
 
 ---
 -- In the internal server: the backend the outer one asks for.
--- @return url; or nil when the request comes from somebody else
+-- @return url; nil when the request comes from somebody else
 function _M.requested_backend(self)
-    local var = ngx.var
-    local given, url = var.http_mooring_secret, var.http_mooring_backend
-    if not given or not url or not _M.same(self.secret, given) then
-        return nil
+    local given, url = match(ngx.var.http_mooring_backend or "",
+                             "^(%S+) (%S+)$")
+    if given and _M.same(self.secret, given) then
+        return url
     end
-    return url
 end
 
 

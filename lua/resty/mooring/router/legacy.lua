@@ -161,7 +161,7 @@ end
 ---
 -- Decides where a request goes (access phase).
 function _M.access(self, var)
-    if var.http_mooring_secret then
+    if var.http_mooring_backend then
         -- sse.conf is in the internal server, where it has no business.
         return self.router:refuse("failed")
     end
