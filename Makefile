@@ -167,7 +167,7 @@ fuzz-short: all $(FUZZ_TARGETS)
 	@BUILD="$(BUILD)" LUAJIT="$(LUAJIT)" c/fuzz/run 5 3
 
 .PHONY: fuzz-seeded
-fuzz-seeded: all $(FUZZ_TARGETS) ## that fuzzing finds bugs put in on purpose (BUG=part of a name)
+fuzz-seeded: all $(FAILING) $(FUZZ_TARGETS) ## that fuzzing finds bugs put in on purpose (BUG=part of a name)
 	@BUILD="$(BUILD)" LUAJIT="$(LUAJIT)" FUZZ_CC="$(FUZZ_CC)" \
 	    FUZZ_CFLAGS="$(FUZZ_CFLAGS)" \
 	    FUZZ_OBJECTS_cache="$(FUZZ_OBJECTS_cache)" \

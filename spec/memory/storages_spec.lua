@@ -84,7 +84,8 @@ describe("Without memory,", function()
     -- As a client would: until it has worked, or time is up. Connections that
     -- were lost come back.
     local function again(act, storage)
-        local deadline, ok, err = servers.now() + 5, nil, nil
+        local deadline = servers.now() + 5
+        local ok, err
         repeat
             ok, err = act(storage)
             if ok == nil then

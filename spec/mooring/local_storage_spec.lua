@@ -76,6 +76,58 @@ describe("resty.mooring.local_storage", function()
             assert.equal(1, storage:stats().evicted)
         end)
 
+        describe("and what is full is its bytes", function()
+            local function large(id, bytes, url)
+                return session.new(id, { metadata = { backend_url = url or URL,
+                    long = ("x"):rep(bytes) } })
+            end
+
+            it("refuses new ones, and overwrites as far as there is room", function()
+                local storage = local_storage.new { max_entries = 10, max_bytes = 2048 }
+                assert.is_true(storage:store(large("a", 700)))
+                assert.is_true(storage:store(large("b", 700)))
+                assert.equal("full", select(3, storage:store(large("c", 700))))
+                assert.equal("full", select(3, storage:store(large("b", 1500, "http://n:1"))))
+                assert.equal("full", select(3, storage:update(large("b", 1500, "http://n:1"))))
+                assert.equal(URL, storage:resolve("a"))
+                assert.equal(URL, storage:resolve("b"))
+                assert.is_true(storage:store(large("b", 300, "http://moved:1")))
+                assert.equal("http://moved:1", storage:resolve("b"))
+                assert.is_true(storage:store(large("d", 10)))
+                assert.equal(3, storage:stats().refused)
+                assert.is_true(storage.cache:check())
+            end)
+
+            it("evicts as many as it needs with full = 'evict', and tells of each", function()
+                local left = {}
+                local storage = local_storage.new { max_entries = 10, max_bytes = 2048,
+                    full = "evict",
+                    on_evict = function(s, reason) left[#left + 1] = s.id .. " " .. reason end }
+                for _, id in ipairs { "a", "b", "c" } do
+                    assert.is_true(storage:store(large(id, 400)))
+                end
+                assert.is_true(storage:store(large("d", 1000)))
+                assert.same({ "a capacity", "b capacity" }, left)
+                assert.equal(URL, storage:resolve("c"))
+                assert.equal(URL, storage:resolve("d"))
+                assert.equal(2, storage:stats().evicted_for_space)
+                assert.is_true(storage.cache:check())
+            end)
+
+            it("refuses one that would not fit alone, and evicts nobody for it", function()
+                for _, full in ipairs { "refuse", "evict" } do
+                    local storage = local_storage.new { max_entries = 10, max_bytes = 2048,
+                        full = full }
+                    bind(storage, "a")
+                    local ok, _, code = storage:store(large("b", 3000))
+                    assert.is_nil(ok)
+                    assert.equal("invalid", code)
+                    assert.equal(URL, storage:resolve("a"))
+                    assert.is_true(storage.cache:check())
+                end
+            end)
+        end)
+
         it("takes new ones again when old ones have expired", function()
             local storage = local_storage.new { max_entries = 2, ttl = 0.05 }
             bind(storage, "a")

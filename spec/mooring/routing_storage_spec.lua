@@ -353,6 +353,56 @@ describe("resty.mooring.routing_storage", function()
         assert.equal(0, storage:stats()["local"].entries)
     end)
 
+    describe("with fewer max_local_bytes than", function()
+        local function large(id, bytes)
+            local s = make(id)
+            s.data = ("x"):rep(bytes)
+            return s
+        end
+
+        before_each(function()
+            storage = routing_storage.new { max_local_entries = 10, remote = remote,
+                max_local_bytes = 1024 }
+        end)
+
+        it("a session takes, serves it without keeping it, and evicts nobody", function()
+            assert.is_true(storage:store(large("small", 10)))
+            assert.is_true(storage:store(large("a", 2000)))
+            for _ = 1, 2 do
+                assert.equal(2000, #storage:load("a").data)
+                assert.equal(URL, storage:resolve("a"))
+            end
+            assert.equal(4, remote.calls.load)
+            assert.equal(URL, storage:resolve("small"))
+            assert.equal(4, remote.calls.load)
+            assert.equal(1, storage:stats()["local"].entries)
+            assert.equal(5, storage:stats()["local"].too_large)
+            assert.is_true(storage.cache:check())
+        end)
+
+        it("a session has grown to, does not go on serving what it was", function()
+            assert.is_true(storage:store(large("a", 10)))
+            assert.equal(10, #storage:load("a").data)
+            assert.is_true(storage:update(large("a", 2000)))
+            assert.equal(2000, #storage:load("a").data)
+            assert.equal(0, storage:stats()["local"].entries)
+            assert.is_true(storage.cache:check())
+        end)
+
+        it("all sessions take, keeps those used last", function()
+            for _, id in ipairs { "a", "b", "c" } do
+                assert.is_true(storage:store(large(id, 300)))
+            end
+            local before = remote.calls.load
+            assert.equal(URL, storage:resolve("c"))
+            assert.equal(before, remote.calls.load)
+            assert.equal(URL, storage:resolve("a"))
+            assert.equal(before + 1, remote.calls.load)
+            assert.is_true(storage:stats()["local"].evicted_for_space > 0)
+            assert.is_true(storage.cache:check())
+        end)
+    end)
+
     describe("on_evict", function()
         local left
 
