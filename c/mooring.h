@@ -493,7 +493,7 @@ MR_API const char *mr_reader_error(mr_reader *r);
 /* A blocking connection for processes without an event loop. */
 typedef struct mr_conn mr_conn;
 
-/* Connects with hiredis.
+/* Connects.
  * path     unix socket, NUL-terminated, or NULL for host and port
  * timeout  ms for the connect of one address
  * err      NUL-terminated text on failure

@@ -193,8 +193,9 @@ function _M.reader(max_bytes)
 end
 
 
-local function reader_failure(self)
-    return nil, "malformed reply: "
+local function reader_failure(self, rc)
+    return nil, (rc == NO_MEMORY and "could not read a reply: "
+                 or "malformed reply: ")
                 .. ffi_string(C.mr_reader_error(self.handle))
 end
 
@@ -203,8 +204,9 @@ end
 -- Gives the decoder bytes as they came, cut anywhere.
 -- @return true; or nil, message: the connection must be closed
 function Reader:feed(bytes)
-    if C.mr_reader_feed(self.handle, bytes, #bytes) ~= OK then
-        return reader_failure(self)
+    local rc = C.mr_reader_feed(self.handle, bytes, #bytes)
+    if rc ~= OK then
+        return reader_failure(self, rc)
     end
     return true
 end
@@ -222,7 +224,7 @@ function Reader:next()
     if rc == AGAIN then
         return nil
     elseif rc ~= OK then
-        return reader_failure(self)
+        return reader_failure(self, rc)
     end
 
     local reply = slot[0]
