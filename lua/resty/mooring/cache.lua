@@ -2,22 +2,13 @@
 -- SPDX-License-Identifier: Apache-2.0
 --
 -- The local tier as Lua sees it: a region of the C core, and in front of it
--- this worker's memo of what it has decoded.
+-- this worker's memo of what it has decoded (cache/memo.lua). No worker ever
+-- tells another about a change: the region does.
 --
---     refs[id]      -> generation and slot of the entry, packed in one number
---     urls[slot]    -> its backend_url     (resolve)
---     protos[slot]  -> its decoded session (load; copied for each caller),
---                      which takes 800 bytes: none where resolve was enough
---     ids[slot]     -> the id, so that a slot has at most one memo entry
---
--- A memo entry is believed only when C.mr_hit says that the slot still holds
--- that generation, that nobody has disbelieved it and that its time has not
--- come. So no worker ever tells another about a change, and the memo needs no
--- cleaning: it holds at most one entry for each slot.
---
--- Hooks are called from here (resty.mooring.evictions). Two parts of a cache
+-- Hooks are called from here (resty.mooring.evictions). Three parts of a cache
 -- are elsewhere:
 --
+--     cache/memo.lua    hits
 --     cache/region.lua  names, and how a region is opened
 --     cache/belief.lua  tokens, epoch, lease, server, doubts
 
@@ -25,6 +16,7 @@ local belief = require "resty.mooring.cache.belief"
 local errors = require "resty.mooring.errors"
 local evictions = require "resty.mooring.evictions"
 local log = require "resty.mooring.log"
+local memo = require "resty.mooring.cache.memo"
 local mooring_ffi = require "resty.mooring.ffi"
 local record = require "resty.mooring.record"
 local region = require "resty.mooring.cache.region"
@@ -37,11 +29,11 @@ local decode = record.decode
 local error = error
 local ffi_new = ffi.new
 local ffi_string = ffi.string
+local memoize = memo.memoize
 local notify = evictions.notify
 local setmetatable = setmetatable
 local tonumber = tonumber
 local type = type
-local unpack = unpack
 
 local _M = {}
 local mt = { __index = _M }
@@ -66,9 +58,6 @@ local STATS = { "entries", "max_entries", "bytes_used", "max_bytes",
                 "lock_timeouts", "repairs" }
 
 local MAX_TAG = 1023 -- MR_TAGS - 1
-
--- A ref is a generation times this plus a slot (MR_SLOT_BITS).
-local SLOTS = 16777216
 
 -- Slots looked at in one hold of the lock by work that walks the region.
 local STEP = 2048
@@ -101,11 +90,11 @@ function _M.new(opts, level)
         handle = handle,
         name = opts.name,
         fingerprint = opts.fingerprint,
-        refs = {}, urls = {}, protos = {}, ids = {},
         entry = ffi_new("mr_entry"),
         put_args = ffi_new("mr_put"),
         ref_out = ffi_new("double[1]"),
     }, mt)
+    memo.init(self, opts.max_entries)
     evictions.init(self, opts.on_evict)
     region.enter(self)
 
@@ -125,62 +114,8 @@ _M.release = evictions.release
 
 -- ------------------------------------------------------------------ memo --
 
-local function memoize(self, id, ref, url, proto)
-    local slot = ref % SLOTS
-    local ids = self.ids
-    local refs, previous = self.refs, ids[slot]
-    if previous and previous ~= id then
-        -- The session that had this slot may have been found elsewhere since.
-        local elsewhere = refs[previous]
-        if elsewhere and elsewhere % SLOTS == slot then
-            refs[previous] = nil
-        end
-    end
-    ids[slot] = id
-    refs[id] = ref
-    self.urls[slot] = url
-    self.protos[slot] = proto
-end
-
-
--- A worker begins with misses, and what LuaJIT sees then it compiles as the way
--- things go: hits would leave such a trace halfway for as long as the worker
--- lives, and a loop that calls what was compiled by itself goes no further than
--- there. So a trace that is being recorded ends where a miss is noticed: unpack
--- is not compiled, and LuaJIT cannot go on behind it ("stitch") when all of its
--- results are returned. Such a trace is no obstacle: hits get one of their own
--- from there, and callers are compiled right through the function.
-local NOTHING = {}
-
-
----
--- The hot path of resolve: no lock, no allocation.
--- @param id string
--- @return the backend_url, or nil: look with `find`
-function _M.url(self, id)
-    local ref = self.refs[id]
-    if ref then
-        local slot = C.mr_hit(self.handle, ref, clock())
-        if slot >= 0 then
-            return self.urls[slot]
-        end
-    end
-    return nil, unpack(NOTHING)
-end
-
-
----
--- The hot path of load. No lock.
--- @param id string
--- @return the memoized session, which the caller must copy; or nil
-function _M.proto(self, id)
-    local ref = self.refs[id]
-    local proto = ref and self.protos[ref % SLOTS]
-    if proto and C.mr_hit(self.handle, ref, clock()) >= 0 then
-        return proto
-    end
-    return nil, unpack(NOTHING)
-end
+_M.url = memo.url
+_M.proto = memo.proto
 
 
 -- -------------------------------------------------------------- look-ups --
@@ -452,7 +387,7 @@ function _M.close(self)
         clear(self)
     end
     evictions.finish(self)
-    self.refs, self.urls, self.protos, self.ids = {}, {}, {}, {}
+    memo.init(self, 0)
     ffi.gc(self.handle, nil)
     C.mr_cache_close(self.handle)
     self.handle = nil
