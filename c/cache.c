@@ -127,7 +127,7 @@ int mr_ref_split(const mr_cache *c, double ref, uint32_t *slot,
                  uint32_t *generation) {
     uint64_t number;
 
-    if (!(ref >= 0 && ref < 9007199254740992.0)) /* 2^53; also NaN */
+    if (!mr_below(ref, mr_bits_of(9007199254740992.0))) /* 2^53 */
         return 0;
     number = (uint64_t)(int64_t)ref;
     *slot = (uint32_t)number & MR_SLOT_MASK;
@@ -144,23 +144,26 @@ int mr_ref_live(const mr_cache *c, double ref, uint32_t *slot) {
 
 int mr_cache_believes(const mr_cache *c, const mr_slot *s, double now) {
     const mr_region *r = c->region;
-    double lease =
-        mr_double_of(atomic_load_explicit(&r->lease, memory_order_acquire));
+    uint64_t lease = atomic_load_explicit(&r->lease, memory_order_acquire);
     uint32_t epoch = atomic_load_explicit(&r->epoch, memory_order_acquire);
 
     /* The lease is at most MR_TIME_LIMIT, so this also bounds `now`. */
-    return now >= 0 && now < lease &&
+    return mr_below(now, lease) &&
            atomic_load_explicit(&s->epoch, memory_order_acquire) == epoch;
 }
 
 int mr_hit(mr_cache *c, double ref, double now) {
     uint32_t slot, generation;
+    uint64_t fresh_until;
     mr_slot *s;
 
     if (!mr_ref_split(c, ref, &slot, &generation))
         return -1;
     s = &c->slots[slot];
-    if (!mr_cache_believes(c, s, now) || !(now < mr_slot_fresh_until(s)))
+    if (!mr_cache_believes(c, s, now))
+        return -1;
+    fresh_until = atomic_load_explicit(&s->fresh_until, memory_order_acquire);
+    if (!mr_below(now, fresh_until))
         return -1;
     /* Last: while this is unchanged, so was all that was read before. */
     if (mr_slot_generation(s) != generation)

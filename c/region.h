@@ -241,6 +241,13 @@ static inline double mr_double_of(uint64_t u) {
     return both.d;
 }
 
+/* Is d less than the double of these bits, which is not negative? Such doubles
+ * are in the order of their bits, and what is negative or no number at all has
+ * the bits of more than any of them: one comparison, and d is valid as well. */
+static inline int mr_below(double d, uint64_t bits) {
+    return mr_bits_of(d) < bits;
+}
+
 static inline uint32_t mr_cells_for(uint64_t bytes) {
     return (uint32_t)((bytes + MR_CELL_PAYLOAD - 1) / MR_CELL_PAYLOAD);
 }
