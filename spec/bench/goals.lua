@@ -98,6 +98,10 @@ local function compiled_rows(rows, results)
         worst(heap, "mooring", nil, function(entry)
             return stats.summary(entry.grown).max
         end), "%d")
+    rows[#rows + 1] = row("a step of the Lua collector, empty memo: longest, us of CPU", "<=", 1000,
+        worst(heap, "mooring", nil, function(entry)
+            return stats.summary(entry.idle_step_ns).max / 1000
+        end), "%.0f")
 end
 
 -- How much slower a million makes a hit, of that of the other contender.

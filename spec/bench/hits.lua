@@ -146,11 +146,12 @@ end
 local function note_heaps(all, before, size, results)
     for name, server in pairs(all) do
         local row = row_of(results.heap, { contender = name, size = size },
-            { "per_entry", "lean", "grown", "step_ns" })
+            { "per_entry", "lean", "grown", "step_ns", "idle_step_ns" })
         add(row.per_entry, server.answers[1].heap / size)
         add(row.lean, (server.answers[1].lean or server.answers[1].heap) / size)
         add(row.grown, heap_now(server) - before[name])
         add(row.step_ns, server:ask({ { what = "collect" } })[1].max_cpu_ns)
+        add(row.idle_step_ns, server.answers[1].idle_ns)
     end
 end
 
@@ -205,7 +206,9 @@ end
 --          look-up allocates }, ... },
 --          heap = { { contender =, size =, per_entry = bytes, lean = the same where only
 --          the leanest look-up was used, grown = bytes that
---          all of the look-ups have added, step_ns = longest step of the Lua GC },
+--          all of the look-ups have added, step_ns = longest step of the Lua GC,
+--          idle_step_ns = the same before anything was looked up, where workers
+--          share their contents },
 --          ... } }; lists of a number for each
 --          round of each launch
 function _M.run(plan)

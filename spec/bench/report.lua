@@ -142,6 +142,11 @@ local function heaps(results)
     by_size("longest step of the Lua collector, CPU", sizes, names, function(name, size)
         return by[name][size] and spread(by[name][size].step_ns, ns)
     end)
+    by_size("  the same in a worker yet unused", sizes, { "mooring", "shdict" },
+        function(name, size)
+            local entry = by[name] and by[name][size]
+            return entry and spread(entry.idle_step_ns, ns)
+        end)
 end
 
 local CORE = { "open", "insert", "hit", "find", "delete", "evict", "evict_first_after_touch",
