@@ -5,13 +5,14 @@
 --
 --     justify(gaps, texts, entries) -> wrong
 --
--- An entry is { reason, text, text..., by_chance = }. A text is a line of the
+-- An entry is { reason, text, text..., by_chance =, open = }. A text is a line of the
 -- source, or several with "\n" between them, without the space at both ends. It
 -- justifies the gaps of every place where the source has it, and each of these
 -- places has to have one: an entry that is no longer needed, or that would hide
--- other gaps, is wrong. With by_chance the gap is there in some runs only.
+-- other gaps, is wrong. With by_chance the gap is there in some runs only. What is
+-- open is no reason: a spec could go there, and none does yet.
 --
--- Sets gap.reason, and returns texts that say what is wrong with the entries.
+-- Sets gap.reason and gap.open, and returns texts that say what is wrong with the entries.
 
 local function trimmed(text)
     return text:match("^%s*(.-)%s*$")
@@ -35,11 +36,11 @@ local function is_at(texts, first, lines)
 end
 
 -- How many gaps there are from line `first` on, which get the reason.
-local function mark(gaps, first, count, reason)
+local function mark(gaps, first, count, entry)
     local marked = 0
     for _, gap in ipairs(gaps) do
         if gap.line >= first and gap.line < first + count then
-            gap.reason = reason
+            gap.reason, gap.open = entry[1], entry.open
             marked = marked + 1
         end
     end
@@ -57,7 +58,7 @@ return function(gaps, texts, entries)
         for first = 1, #texts do
             if is_at(texts, first, lines) then
                 found = true
-                if mark(gaps, first, #lines, entry[1]) == 0 and not entry.by_chance then
+                if mark(gaps, first, #lines, entry) == 0 and not entry.by_chance then
                     table.insert(wrong, ("line %d is covered: %s"):format(first, lines[1]))
                 end
             end

@@ -323,6 +323,39 @@ describe("router, re-initialisation", function()
         assert.is_nil(reference(id))
     end)
 
+    it("forgets it where a policy asks for what nobody has kept the means for", function()
+        local web = start('{ on_unreachable = function() return "reinitialize" end }')
+        local id, mine, other = open(web)
+        mine:ask("stop")
+        assert.equal(404, web:call(id).status)
+        assert.is_nil(reference(id))
+        for _, each in ipairs(proxy.seen(other)) do
+            assert.is_not.equal(proxy.INITIALIZE, each.body)
+        end
+    end)
+
+    it("answers 504, and keeps the session, when the backend takes too long", function()
+        local web = proxy.start { backends = { a, b }, read_timeout = "300ms",
+            options = 'storage = "local", policy = "reinitialize",' }
+        local id, mine = open(web)
+        proxy.rule(mine, { action = "hang" })
+        assert.equal(504, web:call(id).status)
+        called(web:call(id), mine)
+        web:stop()
+    end)
+
+    it("answers 404 for a session whose backend was dropped", function()
+        local web = proxy.start { backends = { a, b },
+            options = 'storage = "local", policy = "reinitialize",',
+            server = "location = /admin { content_by_lua_block { router:admin() } }" }
+        local id, mine = open(web)
+        called(web:call(id), mine)
+        assert.equal(200, servers.http(web.url .. "/admin?do=drop&backend=" .. mine.url,
+            { method = "POST" }).status)
+        assert.equal(404, web:call(id).status)
+        web:stop()
+    end)
+
     it("repeats nothing but an initialize, whatever the store says", function()
         local id, mine, other = open(one)
         local key = "mooring:session:" .. id

@@ -55,6 +55,18 @@ describe("resty.mooring.routing_storage in nginx", function()
         assert.equal("http://a:80", (storage:resolve("later")))
     end)
 
+    it("refuses at once what can never be stored", function()
+        local unwritable = new()
+        unwritable.data = { print }
+        for _, s in ipairs { unwritable, session.new "a b" } do
+            local ok, _, code = storage:create_later(s, error)
+            assert.is_nil(ok)
+            assert.equal("invalid", code)
+        end
+        assert.error_matches(function() storage:create_later({ id = 7 }, error) end,
+            "session must be a session")
+    end)
+
     it("tells later that there is one already", function()
         kept.later = new()
         local ok, _, code = create_later(new())
