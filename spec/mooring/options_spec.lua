@@ -42,6 +42,15 @@ describe("resty.mooring.options", function()
         end)
     end
 
+    it("takes a 0 where it may be one, and no text", function()
+        local spec = { { name = "wait", check = options.not_negative } }
+        assert.same({ wait = 0 }, (options.check(spec, { wait = 0 }, 2)))
+        for _, wrong in ipairs { -1, "0", 0 / 0 } do
+            assert.error_matches(function() options.check(spec, { wait = wrong }, 2) end,
+                "opts.wait must be a number of 0 or more")
+        end
+    end)
+
     it("refuses a NaN", function()
         assert.has_error(function() construct { size = 1, ttl = 0 / 0 } end)
     end)

@@ -356,6 +356,7 @@ describe("resty.mooring.redis_storage", function()
             ["opts.url must begin with redis:// or unix://"] = { url = "localhost" },
             ['opts.key_prefix must be a string of visible ASCII that ends in ":"'] =
                 { url = "redis://h", key_prefix = "mooring" },
+            ["opts.key_prefix must be a string"] = { url = "redis://h", key_prefix = 5 },
             ["opts.ttl must be a positive number"] = { url = "redis://h", ttl = 0 },
             ["opts.command_timeout must be a positive number"] =
                 { url = "redis://h", command_timeout = -1 },

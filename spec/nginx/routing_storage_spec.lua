@@ -49,6 +49,17 @@ describe("resty.mooring.routing_storage in nginx", function()
         return session.new("later", { metadata = { backend_url = "http://a:80" } })
     end
 
+    it("says what the remote says when it cannot delete what has expired", function()
+        function remote.delete_expired() return nil, "away", "unavailable" end
+        assert.same({ nil, "away", "unavailable" }, { storage:delete_expired(0) })
+        function remote.delete_expired() return 0 end
+        assert.equal(0, storage:delete_expired(0))
+    end)
+
+    it("takes functions for hooks, and nothing else", function()
+        assert.error_matches(function() storage:add_hook "x" end, "on_evict must be a function")
+    end)
+
     it("creates a session later", function()
         assert.is_true((create_later(new())))
         assert.equal("http://a:80", kept.later.metadata.backend_url)

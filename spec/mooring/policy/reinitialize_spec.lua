@@ -44,6 +44,12 @@ describe("resty.mooring.policy.reinitialize", function()
             select(2, bind({ max_body = #BODY }, BODY)))
     end)
 
+    it("has no opinion about a session whose data somebody has spoiled", function()
+        local session, verdict = bind(nil, CALL, { initialize = 5 })
+        assert.same({ initialize = 5 }, session.data)
+        assert.equal("forget", verdict)
+    end)
+
     it("watches answers unless it is told not to", function()
         assert.is_true(testing.policy("reinitialize").watches_answers)
         assert.is_falsy(testing.policy(reinitialize.new { restarts = false })
