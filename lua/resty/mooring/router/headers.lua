@@ -31,12 +31,12 @@ local truncated = ffi.new("int[1]")
 
 ---
 -- For a request with exactly one Mcp-Session-Id, as it may be passed on.
--- @return its value, and whether there is an MCP-Protocol-Version; nil: read the
---         variables
+-- @return its value, and whether there is an MCP-Protocol-Version; nil: read
+--         the variables
 function _M.mcp()
     local request = get_request()
-    local n = nginx.ngx_http_lua_ffi_req_get_headers_count(request, ROOM,
-                                                           truncated)
+    local n = nginx.ngx_http_lua_ffi_req_get_headers_count(
+        request, ROOM, truncated)
     if n <= 0 or n > ROOM or truncated[0] ~= 0 then
         return nil
     end
