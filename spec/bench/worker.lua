@@ -218,7 +218,7 @@ function commands.heap()
 end
 
 local function longest_step()
-    local longest, finished = 0, nil
+    local longest, finished = 0
     repeat
         local from = cpu_clock()
         finished = collectgarbage("step", 0)
