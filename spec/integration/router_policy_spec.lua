@@ -140,7 +140,7 @@ describe("router, policy", function()
     local function policy_of(body, names)
         local fields = {}
         for i, name in ipairs(names or ALL) do
-            fields[i] = name .. " = function() " .. body .. " end,"
+            fields[i] = name .. " = function(p, q) " .. body .. " end,"
         end
         return "{\n" .. table.concat(fields, "\n") .. "\n}"
     end
@@ -156,6 +156,19 @@ describe("router, policy", function()
         ["indexes nil"] = "local x return x.y",
         ["answers a number"] = "return 42",
         ["answers a table"] = "return {}",
+        ["spoils the request it is given"] = [[
+            for _, x in ipairs { p, q } do
+                if type(x) == "table" and x.headers then
+                    x.session_id, x.headers, x.rpc_method = {}, 5, {}
+                end
+            end]],
+        ["makes its request throw"] = [[
+            for _, x in ipairs { p, q } do
+                if type(x) == "table" and x.headers then
+                    x.session_id, x.body = nil, nil
+                    setmetatable(x, { __index = error, __newindex = error })
+                end
+            end]],
         ["waits"] = "ngx.sleep(0.001)",
         ["yields"] = "coroutine.yield()",
         ["waits for ever in a semaphore, where it cannot"] =

@@ -107,7 +107,10 @@ local FINDERS = {
 }
 
 
+-- The metatable is not a script's to take away or to change: the router asks
+-- the same object again.
 local lazy = {
+    __metatable = "request",
     __index = function(req, name)
         local finder = FINDERS[name]
         if finder then
@@ -130,7 +133,11 @@ end
 
 ---
 -- A copy of the current request that is good after its end. Without its body.
+-- Scripts may have written anything to `req`: all is found out anew but the id,
+-- which may be one that the policy has found.
 function _M.freeze(req)
+    local id = req.session_id
+    req = _M.current(type(id) == "string" and id or nil)
     local headers = {}
     for name, value in pairs(ngx.req.get_headers(MAX_HEADERS)) do
         headers[name] = type(value) == "table" and value[1] or value
