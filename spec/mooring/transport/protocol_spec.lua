@@ -24,6 +24,14 @@ describe("resty.mooring.transport.protocol", function()
         end)
     end)
 
+    describe(".around", function()
+        it("makes two commands of what stands before their last argument", function()
+            local heads = { "*2\r\n$3\r\nGET\r\n$4\r\np:", "\r\n*2\r\n$4\r\nPTTL\r\n$4\r\np:" }
+            assert.equal(protocol.encode_all { { "GET", "p:id" }, { "PTTL", "p:id" } },
+                         protocol.around(heads, "id"))
+        end)
+    end)
+
     describe(".reader", function()
         local reader
 
