@@ -125,13 +125,10 @@ describe("router, initialize", function()
     it("keeps a rewrite of the location", function()
         web:open { path = "/rewritten/a%20b" }
         assert.equal("/mcp/a%20b", seen("POST")[1].url)
+        a:ask("reset")
+        b:ask("reset")
         web:open { path = "/moved/a%20b?c=d%20e" }
-        local urls = {} -- of two backends
-        for i, request in ipairs(seen("POST")) do
-            urls[i] = request.url
-        end
-        table.sort(urls)
-        assert.same({ "/mcp/a%20b", "/mcp/a%20b?c=d%20e" }, urls)
+        assert.equal("/mcp/a%20b?c=d%20e", seen("POST")[1].url)
     end)
 
     it("passes on what the answer has several times", function()
