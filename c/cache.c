@@ -168,8 +168,7 @@ int mr_hit(mr_cache *c, double ref, double now) {
     /* Last: while this is unchanged, so was all that was read before. */
     if (mr_slot_generation(s) != generation)
         return -1;
-    atomic_store_explicit(&s->tick, mr_next_tick(c, now) | 1,
-                          memory_order_relaxed);
+    mr_slot_use(c, slot, now);
     mr_cache_count(c, MR_COUNT_HITS);
     return (int)slot;
 }

@@ -103,9 +103,8 @@ static inline double mr_slot_expires_at(const mr_slot *s) {
         atomic_load_explicit(&s->expires_at, memory_order_relaxed));
 }
 
-static inline uint64_t mr_slot_tick(const mr_slot *s) {
-    return atomic_load_explicit(&s->tick, memory_order_relaxed);
-}
+/* The tick of the last use, or of the put. */
+uint64_t mr_slot_tick(const mr_cache *c, const mr_slot *s);
 
 /* Moves the mark, but not beyond the expiry: a hit is never a dead entry. */
 void mr_slot_set_fresh(mr_slot *s, double until);
@@ -191,6 +190,18 @@ static inline uint64_t mr_next_tick(mr_cache *c, double now) {
     if (t > c->tick)
         c->tick = t;
     return c->tick += 2;
+}
+
+/* Notes a use. In the slot two processes that hit the same entries would write
+ * the line that both of them read, which then travels between their cores with
+ * each hit: 20 ns instead of 3, with 1,000 entries. So each process has a lane
+ * of its own, and who wants to know looks at all of them (mr_slot_tick). */
+static inline void mr_slot_use(mr_cache *c, uint32_t slot, double now) {
+    _Atomic uint64_t *lane =
+        atomic_load_explicit(&c->map->lane, memory_order_relaxed);
+
+    atomic_store_explicit(lane != NULL ? &lane[slot] : &c->slots[slot].tick,
+                          mr_next_tick(c, now) | 1, memory_order_relaxed);
 }
 
 static inline int mr_time_valid(double now) {

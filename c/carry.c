@@ -31,7 +31,7 @@ static uint32_t list_uses(const mr_cache *from, use *uses) {
 
     for (uint32_t i = 0; i < from->region->slot_high; i++)
         if (mr_slot_live(&from->slots[i])) {
-            uses[n].tick = mr_slot_tick(&from->slots[i]);
+            uses[n].tick = mr_slot_tick(from, &from->slots[i]);
             uses[n++].slot = i;
         }
     qsort(uses, n, sizeof *uses, newest_first);

@@ -22,14 +22,13 @@ int mr_buffer_grow(mr_buffer *b, size_t need) {
 
 /* With a sliding expiry mr_hit has to fail no later than that, so that the
  * owner looks; each look moves the mark on. */
-static void use(mr_cache *c, mr_slot *s, double now) {
+static void use(mr_cache *c, uint32_t slot, double now) {
     double slide = mr_double_of(atomic_load(&c->region->slide));
 
-    atomic_store_explicit(&s->tick, mr_next_tick(c, now) | 1,
-                          memory_order_relaxed);
+    mr_slot_use(c, slot, now);
     MR_FAULT(USED);
     if (slide > 0)
-        mr_slot_set_fresh(s, now + slide);
+        mr_slot_set_fresh(&c->slots[slot], now + slide);
 }
 
 static void describe(const mr_cache *c, uint32_t slot, double now,
@@ -67,7 +66,7 @@ static int find_locked(mr_cache *c, const unsigned char *key, uint32_t key_len,
     mr_slot_copy(c, s, key_len, s->value_len, c->value.bytes);
     c->value.bytes[s->value_len] = '\0';
     if (!(flags & MR_FIND_PEEK))
-        use(c, s, now);
+        use(c, link - 1, now);
     describe(c, link - 1, now, out);
     return MR_OK;
 }

@@ -152,7 +152,7 @@ uint32_t mr_lru_oldest(mr_cache *c) {
 
     for (int looks = 0; looks < most; looks++) {
         const mr_heap_node *root = mr_heap_root(&c->lru);
-        uint64_t tick = mr_slot_tick(&c->slots[root->slot]);
+        uint64_t tick = mr_slot_tick(c, &c->slots[root->slot]);
 
         if (tick <= mr_heap_key(root))
             break;
@@ -162,7 +162,7 @@ uint32_t mr_lru_oldest(mr_cache *c) {
 }
 
 int mr_lru_freshen(mr_cache *c, uint32_t slot) {
-    uint64_t tick = mr_slot_tick(&c->slots[slot]);
+    uint64_t tick = mr_slot_tick(c, &c->slots[slot]);
 
     if (tick <= mr_heap_key_of(&c->lru, slot))
         return 0;

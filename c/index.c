@@ -75,7 +75,7 @@ void mr_slot_link(mr_cache *c, uint32_t slot) {
 
     mr_index_add(c, slot);
     MR_FAULT(INDEXED);
-    mr_heap_push(&c->lru, slot, mr_slot_tick(s));
+    mr_heap_push(&c->lru, slot, mr_slot_tick(c, s));
     MR_FAULT(IN_LRU);
     mr_heap_push(&c->expiry, slot, mr_bits_of(mr_slot_expiry(c, s)));
     MR_FAULT(IN_HEAPS);

@@ -161,7 +161,7 @@ static int make_room(mr_cache *c, putting *w) {
         rc = evict_one(c, w);
     if (rc != MR_OK && w->old != 0)
         mr_heap_update(&c->lru, w->old - 1,
-                       mr_slot_tick(&c->slots[w->old - 1]));
+                       mr_slot_tick(c, &c->slots[w->old - 1]));
     return rc;
 }
 

@@ -77,7 +77,13 @@ static void place_parts(mr_geometry *g) {
     g->cells = at;
     at += sizeof(mr_cell) * (uint64_t)g->cell_count;
     g->names = at;
-    g->size = align64(at + g->name_len + g->fingerprint_len);
+    at = align64(at + g->name_len + g->fingerprint_len);
+    g->lanes = 0;
+    if (g->max_entries <= MR_LANES_MOST) {
+        g->lanes = (at + 4095) & ~4095ULL;
+        at = g->lanes + MR_LANES * mr_lane_size(g);
+    }
+    g->size = at;
 }
 
 int mr_geometry_make(const mr_cache_options *o, mr_geometry *g,
@@ -259,4 +265,15 @@ mr_line *mr_region_line(mr_region *r) {
     }
     errno = saved;
     return line != NULL ? line : &lines[MR_LINES - 1];
+}
+
+_Atomic uint64_t *mr_region_lane(mr_region *r, const mr_line *line) {
+    const mr_geometry *g = &r->geometry;
+    const mr_line *lines = mr_region_at(r, g->lines);
+    uint32_t lane = (uint32_t)(line - lines) % MR_LANES;
+
+    if (g->lanes == 0)
+        return NULL;
+    atomic_fetch_or(&r->lanes_used, 1u << lane);
+    return mr_region_at(r, g->lanes + lane * mr_lane_size(g));
 }

@@ -22,6 +22,8 @@
  *     | cells       | 32 bytes: 4 of link, 28 of key or value
  *     +-------------+ geometry.names
  *     | name, print |
+ *     +-------------+ geometry.lanes, in regions of up to MR_LANES_MOST entries
+ *     | lanes       | MR_LANES x a u64 for each slot: see mr_slot_use
  *     +-------------+ geometry.size
  *
  * Only offsets and numbers are stored, never pointers: processes may have the
@@ -49,6 +51,8 @@
 enum {
     MR_STRIPES = 4096,
     MR_LINES = 256,
+    MR_LANES = 8,
+    MR_LANES_MOST = 65536, /* entries: beyond, hits seldom meet in a line */
     MR_CELL_PAYLOAD = 28,
     MR_SPARE_SLOTS = 8, /* one to write beside an old record, seven to replace
                            slots whose generations are used up */
@@ -76,7 +80,8 @@ typedef struct mr_slot {
     _Atomic uint32_t epoch;
     _Atomic uint64_t fresh_until;
     _Atomic uint64_t expires_at;
-    _Atomic uint64_t tick; /* in 2^-20 ms; bit 0: by a use, not by the put */
+    _Atomic uint64_t tick; /* in 2^-20 ms; bit 0: by a use, not by the put.
+                              Uses may be in a lane instead: mr_slot_tick */
     double stamp;
     uint32_t next;  /* link: of the chain of its bucket, or the free list */
     uint32_t first; /* link: first cell */
@@ -144,6 +149,7 @@ typedef struct mr_geometry {
     uint64_t buckets;
     uint64_t cells;
     uint64_t names;
+    uint64_t lanes; /* 0: none */
     uint64_t size;
 } mr_geometry;
 
@@ -160,6 +166,7 @@ typedef struct mr_region {
     _Atomic uint32_t dead_before; /* entries of earlier epochs are known dead */
     _Atomic uint64_t slide;       /* bits of a double */
     _Atomic uint64_t server;      /* bits of a double */
+    _Atomic uint32_t lanes_used;  /* a bit for each that may not be all zeros */
     /* Who listens for invalidations, see coherence.c. Bits of doubles. */
     _Alignas(64) _Atomic uint64_t listener_owner;
     _Atomic uint64_t listener_beat;
@@ -210,6 +217,16 @@ void mr_region_unlock(mr_region *r);
 /* A line for this process. With all lines in use by living processes the last
  * one is shared, and may then lose counts. */
 mr_line *mr_region_line(mr_region *r);
+
+/* The lane of the process that has that line, from now on in use; NULL: the
+ * region has none. With more processes than lanes some share one. */
+_Atomic uint64_t *mr_region_lane(mr_region *r, const mr_line *line);
+
+/* Bytes from one lane to the next: pages of their own, for a lane that nobody
+ * uses takes no memory. */
+static inline uint64_t mr_lane_size(const mr_geometry *g) {
+    return (8ULL * g->slot_count + 4095) & ~4095ULL;
+}
 
 static inline void mr_line_add(mr_line *line, enum mr_counter which,
                                uint64_t n) {

@@ -22,6 +22,7 @@ static void start_anew_in_child(void) {
     for (mr_map *m = maps; m != NULL; m = m->next) {
         memset(&m->own, 0, sizeof m->own);
         atomic_store_explicit(&m->line, &m->own, memory_order_relaxed);
+        atomic_store_explicit(&m->lane, NULL, memory_order_relaxed);
     }
     mr_registry_unlock();
 }
@@ -92,6 +93,8 @@ void mr_map_claim_line(mr_map *map) {
         for (int i = 0; i < MR_COUNTERS; i++)
             mr_line_add(line, i, atomic_load(&map->own.count[i]));
         MR_FAULT(LINE_FILLED);
+        atomic_store_explicit(&map->lane, mr_region_lane(map->region, line),
+                              memory_order_relaxed);
         atomic_store_explicit(&map->line, line, memory_order_relaxed);
     }
     mr_registry_unlock();

@@ -28,6 +28,8 @@ typedef struct mr_map {
      * region, so that a child never counts into its parent's. */
     _Atomic(mr_line *) line;
     mr_line own;
+    /* Where it notes uses, see mr_slot_use; NULL: in the slots. */
+    _Atomic(_Atomic uint64_t *) lane;
     uint32_t handles;
     int current; /* named, and what an open of that name finds */
     struct mr_map *next;

@@ -113,8 +113,8 @@ int mr_cache_sweep(mr_cache *c, double now, uint32_t max_steps) {
 
 /* In ms. The put is not a use here: its stamp says when the owner last had news
  * of the entry. */
-static double last_use(const mr_slot *s) {
-    uint64_t tick = mr_slot_tick(s);
+static double last_use(const mr_cache *c, const mr_slot *s) {
+    uint64_t tick = mr_slot_tick(c, s);
     double used = (double)tick / MR_TICKS_PER_MS;
 
     return (tick & 1) != 0 && used > s->stamp ? used : s->stamp;
@@ -129,7 +129,7 @@ int mr_cache_remove_unused(mr_cache *c, double before, uint32_t *cursor,
         return MR_BUSY;
     for (; max_steps > 0 && *cursor < r->slot_high; max_steps--) {
         if (mr_slot_live(&c->slots[*cursor]) &&
-            last_use(&c->slots[*cursor]) < before) {
+            last_use(c, &c->slots[*cursor]) < before) {
             rc = drop_locked(c, *cursor, MR_EXPIRED);
             if (rc != MR_OK)
                 break;

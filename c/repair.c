@@ -108,7 +108,7 @@ static void keep(mr_cache *c, uint32_t slot) {
     uint32_t cells = mr_slot_cells(s);
 
     mr_index_add(c, slot);
-    mr_heap_append(&c->lru, slot, mr_slot_tick(s));
+    mr_heap_append(&c->lru, slot, mr_slot_tick(c, s));
     mr_heap_append(&c->expiry, slot, mr_bits_of(mr_slot_expiry(c, s)));
     atomic_fetch_add(&r->entries, 1);
     atomic_fetch_add(&r->cells_used, cells);

@@ -26,6 +26,35 @@ void mr_slot_set_fresh(mr_slot *s, double until) {
                           memory_order_release);
 }
 
+static uint32_t lanes_in_use(const mr_cache *c) {
+    return atomic_load_explicit(&c->region->lanes_used, memory_order_relaxed);
+}
+
+/* The place of a slot in the lowest of some lanes. */
+static _Atomic uint64_t *in_lane(const mr_cache *c, uint32_t lanes,
+                                 uint32_t slot) {
+    const mr_geometry *g = &c->region->geometry;
+    uint32_t lane = (uint32_t)__builtin_ctz(lanes);
+    _Atomic uint64_t *first =
+        mr_region_at(c->region, g->lanes + lane * mr_lane_size(g));
+
+    return &first[slot];
+}
+
+uint64_t mr_slot_tick(const mr_cache *c, const mr_slot *s) {
+    uint64_t tick = atomic_load_explicit(&s->tick, memory_order_relaxed);
+    uint32_t used = lanes_in_use(c), slot = (uint32_t)(s - c->slots);
+
+    for (; used != 0; used &= used - 1) {
+        uint64_t t =
+            atomic_load_explicit(in_lane(c, used, slot), memory_order_relaxed);
+
+        if (t != 0)
+            tick = (t > tick ? t : tick) | 1;
+    }
+    return tick;
+}
+
 double mr_slot_expiry(const mr_cache *c, const mr_slot *s) {
     double slide = mr_double_of(
         atomic_load_explicit(&c->region->slide, memory_order_relaxed));
@@ -35,7 +64,7 @@ double mr_slot_expiry(const mr_cache *c, const mr_slot *s) {
     if (!(slide > 0))
         return expires;
     /* Whole milliseconds, as the ticks below count the uses of one. */
-    last = (double)(mr_slot_tick(s) / (uint64_t)MR_TICKS_PER_MS) + slide;
+    last = (double)(mr_slot_tick(c, s) / (uint64_t)MR_TICKS_PER_MS) + slide;
     /* Nothing dies while it can still be hit. */
     fresh = mr_slot_fresh_until(s);
     if (last < fresh)
@@ -150,6 +179,14 @@ static uint32_t write_cells(mr_cache *c, const mr_record *rec) {
     return first;
 }
 
+/* The uses of the entry that was here before are none of this one. */
+static void clear_lanes(mr_cache *c, uint32_t slot) {
+    uint32_t used = lanes_in_use(c);
+
+    for (; used != 0; used &= used - 1)
+        atomic_store_explicit(in_lane(c, used, slot), 0, memory_order_relaxed);
+}
+
 static void write_fields(mr_slot *s, const mr_record *rec) {
     atomic_thread_fence(memory_order_release);
     s->hash = rec->hash & 0xffffff;
@@ -174,6 +211,7 @@ uint32_t mr_slot_fill(mr_cache *c, const mr_record *rec) {
     MR_FAULT(SLOT_TAKEN);
     s->first = write_cells(c, rec);
     MR_FAULT(CELLS_WRITTEN);
+    clear_lanes(c, slot);
     write_fields(s, rec);
     MR_FAULT(FIELDS_WRITTEN);
     cells = mr_slot_cells(s);

@@ -72,8 +72,7 @@ static void compare_carried(const run *r, mr_cache *to, int key) {
                memcmp(record + k->len, value, e->value_len) == 0,
            "key %d: another value", key);
     INSIST(s->epoch == e->epoch && mr_slot_tag(s) == e->tag &&
-               s->stamp == e->stamp &&
-               mr_slot_tick(s) == e->tick &&
+               s->stamp == e->stamp && mr_slot_tick(to, s) == e->tick &&
                mr_slot_fresh_until(s) == e->fresh &&
                mr_slot_expires_at(s) == e->expires,
            "key %d: not as it was", key);

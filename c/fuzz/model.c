@@ -125,7 +125,8 @@ static void note_due(const model *m, item *e) {
 void model_use(model *m, int handle, int key, double now) {
     item *e = &m->items[key];
 
-    e->tick = model_next_tick(m, handle, now) | 1;
+    e->tick = model_next_tick(m, handle, now);
+    e->tick = (e->tick < e->put ? e->put : e->tick) | 1;
     if (e->newest < e->tick)
         e->newest = e->tick;
     note_due(m, e);

@@ -24,7 +24,8 @@ typedef struct item {
     double stamp;
     double fresh;
     double expires;
-    uint64_t tick;   /* of the last use, or the put */
+    uint64_t put;    /* its tick */
+    uint64_t tick;   /* of the last use, not before the put; or the put */
     uint64_t newest; /* the largest tick there has been */
     double due;      /* the latest expiry there has been since put or renewal */
 } item;

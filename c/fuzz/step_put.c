@@ -121,7 +121,7 @@ static item new_item(run *r, const putting *w, int by) {
     e.value_len = p->value_len;
     e.tag = p->tag;
     e.epoch = m->epoch;
-    e.tick = e.newest = model_next_tick(m, by, r->now);
+    e.put = e.tick = e.newest = model_next_tick(m, by, r->now);
     e.stamp = p->stamp < -limit ? -limit : p->stamp < limit ? p->stamp : limit;
     e.expires = model_time(p->expires_at);
     e.fresh = model_time(p->fresh_until);

@@ -154,8 +154,10 @@ static void compare_entry(run *r, int key) {
            mr_slot_tag(s), e->tag);
     INSIST(s->stamp == e->stamp, "key %d: stamp %g, not %g", key, s->stamp,
            e->stamp);
-    INSIST(mr_slot_tick(s) == e->tick, "key %d: tick %llu, not %llu", key,
-           (unsigned long long)mr_slot_tick(s), (unsigned long long)e->tick);
+    INSIST(mr_slot_tick(r->handles[0].cache, s) == e->tick,
+           "key %d: tick %llu, not %llu", key,
+           (unsigned long long)mr_slot_tick(r->handles[0].cache, s),
+           (unsigned long long)e->tick);
     INSIST(mr_slot_fresh_until(s) == e->fresh, "key %d: fresh %g, not %g", key,
            mr_slot_fresh_until(s), e->fresh);
     INSIST(mr_slot_expires_at(s) == e->expires, "key %d: expires %g, not %g",

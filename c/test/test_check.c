@@ -208,7 +208,7 @@ static void test_wrong_heaps_are_found(void **state) {
     node->slot = slot;
     mr_heap_update(&c->lru, 2, UINT64_MAX);
     expect_corrupt(c, "would never leave");
-    mr_heap_update(&c->lru, 2, mr_slot_tick(&c->slots[2]));
+    mr_heap_update(&c->lru, 2, mr_slot_tick(c, &c->slots[2]));
     assert_sound(c);
     mr_cache_close(c);
 }

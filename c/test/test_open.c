@@ -285,7 +285,7 @@ static void test_what_is_carried_over(void **state) {
     put(a, "c", "3", 102);
     put(a, "d", "longer than it may be", 103);
     mr_cache_remove(a, "c", 1, MR_DELETED);
-    atomic_store(&a->slots[1].tick, mr_slot_tick(&a->slots[0]));
+    atomic_store(&a->slots[1].tick, mr_slot_tick(a, &a->slots[0]));
     o.max_value = 10;
     o.carry_over = 1;
     b = open_with(&o);
