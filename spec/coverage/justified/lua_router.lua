@@ -13,6 +13,7 @@ local NGX = "nginx and LuaJIT have it; the guard is for other places the file is
 local OWN = "our own side has it always: a guard"
 local SOCKET = "the internal server and its sockets are this nginx's, which is there"
 local DICT = "lua_shared_dict mooring is in http.conf; without it there are warnings"
+local FULL = "lua_shared_dict mooring is full (spec/nginx/full_dictionary_spec.lua: other uses)"
 local SYSTEM = "what the system does not refuse in a test"
 local OPEN = "no spec goes there yet"
 
@@ -26,7 +27,7 @@ return {
           "return load_of(second) < load_of(first) and second or first" },
     },
     ["lua/resty/mooring/policy/reinitialize.lua"] = {
-        { OWN,
+        { OWN, by_chance = true,
           'if type(data) == "table" and type(data.initialize) == "string" then' },
     },
     ["lua/resty/mooring/router.lua"] = {
@@ -37,7 +38,7 @@ return {
           "self.serve = self.engine.watches_answers and reinitialize.carry",
           "self.engine:start(self.name, ngx.worker.id() or 0)",
           'storage = type(storage.stats) == "function" and storage:stats() or nil,' },
-        { DICT,
+        { OPEN, open = true,
           "if source.read and not dict then" },
     },
     ["lua/resty/mooring/router/admin.lua"] = {
@@ -45,7 +46,7 @@ return {
           "return refuse(STATUS[code] or 503, err, code)" },
     },
     ["lua/resty/mooring/router/allow.lua"] = {
-        { DICT,
+        { FULL,
           'elseif err ~= "exists" then' },
     },
     ["lua/resty/mooring/router/answer.lua"] = {
@@ -69,20 +70,22 @@ return {
           "if not view or set:admits(view) then" },
     },
     ["lua/resty/mooring/router/counters.lua"] = {
+        { DICT, by_chance = true,
+          'return (ok or err == "exists") and dict:incr(name, n) ~= nil' },
         { DICT,
           "if not dict then",
           "totals[name] = self.dict and self.dict:get(self.prefix .. name) or count" },
     },
     ["lua/resty/mooring/router/disowned.lua"] = {
         { CHANCE, by_chance = true,
-          'self.router.counters:add("dropped")',
-          "if seen.tries >= MAX_TRIES or exiting() then" },
+          'self.router.counters:add("dropped")' },
         { RACE, by_chance = true,
           "self.count = self.count + (self.waiting[id] and 0 or 1)",
           "return (not seen.at or s.created_at <= seen.at)",
           "elseif not self.waiting[id] then",
           "if not self.waiting[id] then" },
         { TIMER, by_chance = true,
+          "if seen.tries >= MAX_TRIES or exiting() then",
           "if not forget(self, id, seen) and not exiting() then",
           "and ngx.timer.at(PAUSE, run, self) or false",
           "self.busy = ngx.timer.at(0, run, self) or false" },
@@ -93,15 +96,16 @@ return {
           "if self.count >= MAX_WAITING then" },
     },
     ["lua/resty/mooring/router/dns.lua"] = {
-        { SYSTEM,
-          "for line in file and file:lines() or function() end do",
-          "if file then",
-          "if #nameservers == 0 then",
-          "local bytes = file and file:read(2)",
-          "return bytes and bytes:byte(1) * 256 + bytes:byte(2) or ngx.time() % 65536" },
         { VALUE,
+          "for line in file and file:lines() or function() end do",
           'or self.scheme == "https" and self.name or nil,',
           'or self.scheme == "https" and target or nil,' },
+        { SYSTEM,
+          "if #nameservers == 0 then",
+          "local bytes = file and file:read(2)",
+          "local bytes = file and file:read(2)",
+          "if file then",
+          "return bytes and bytes:byte(1) * 256 + bytes:byte(2) or ngx.time() % 65536" },
     },
     ["lua/resty/mooring/router/ending.lua"] = {
         { OWN,
@@ -113,17 +117,18 @@ return {
     },
     ["lua/resty/mooring/router/forward.lua"] = {
         { OWN,
-          'return times and find(times, "%- : $") ~= nil',
-          'log.warn_limited("upstream", "a request came to the upstream \\"mooring\\" ",',
-          "if not peer or not peer.address then" },
+          'return times and find(times, "%- : $") ~= nil' },
         { CHANCE, by_chance = true,
           "if not peer or peer.upstream == last.upstream then" },
         { OPEN, open = true,
-          "if status < 200 and not (status == 101 and ngx.var.http_upgrade) then" },
+          "if status < 200 and not (status == 101 and ngx.var.http_upgrade) then",
+          'log.warn_limited("upstream", "a request came to the upstream \\"mooring\\" ",',
+          "if not peer or not peer.address then" },
     },
     ["lua/resty/mooring/router/health.lua"] = {
         { DICT,
-          "dict = opts.max_fails > 0 and opts.dict or nil,",
+          "dict = opts.max_fails > 0 and opts.dict or nil," },
+        { FULL,
           "if again or fails and fails >= self.max_fails then" },
     },
     ["lua/resty/mooring/router/hop.lua"] = {
@@ -170,20 +175,25 @@ return {
           'host = var.http_host or "", path = var.uri,',
           "if router.mcp then",
           "if var.http_mooring_secret then",
-          "local found = self.router.storage:load(s.id)",
-          "if ok or code == errors.ALREADY_EXISTS and is_own(self, s) then",
           "return true" .. "\n"
               .. "elseif not is_passing(code) then",
           "and not exiting()",
           "if code == errors.INVALID and engine.has.on_bind then" },
         { CHANCE, by_chance = true,
+          'elseif router:proxy(var, id, reference, code) == "dropped" then',
           "if not self.busy then",
           "if opening.ended then",
           "if self.unsaved[opening] and not save(self, opening)",
+          "self.busy = next(self.unsaved) ~= nil",
           "elseif not opening.ended then" },
         { TIMER, by_chance = true,
           "self.busy = ngx.timer.at(RETRY, retry, self) or false",
           "and ngx.timer.at(RETRY, retry, self) or false" },
+        { OPEN, open = true, by_chance = true,
+          "local found = self.router.storage:load(s.id)",
+          "return found ~= nil",
+          "and found.metadata.backend_url == s.metadata.backend_url",
+          "if ok or code == errors.ALREADY_EXISTS and is_own(self, s) then" },
         { PCALL, by_chance = true,
           "if not ok then" .. "\n"
               .. 'log.warn_limited("save", "could not store sessions: ", err)' },
@@ -238,7 +248,7 @@ return {
     ["lua/resty/mooring/router/refresh.lua"] = {
         { OWN,
           "return content and content.tag == self.source.tag and content.text or nil" },
-        { DICT,
+        { FULL,
           "if not ok then" .. "\n"
               .. 'error("the list does not fit into lua_shared_dict mooring: " .. err, 0)' },
         { TIMER, by_chance = true,
@@ -259,21 +269,23 @@ return {
           "local moves = (tonumber(var.mooring_moves) or 0) + 1",
           "if moves > MAX_MOVES then",
           "if not s or not binding.is_endpoint(s, ngx.var.uri) then",
-          "elseif s.metadata.backend_url ~= peer.reference then",
-          'if verdict == "reinitialize" then',
-          "if not peer then" .. "\n"
-              .. 'return "dropped"',
-          'return router:refuse(outcome == "timeout" and "timeout" or "failed")' },
+          'if verdict == "reinitialize" then' },
         { VALUE,
           'return new_id == "forgotten" and forget(router, id, s) or new_id' },
         { PCALL, by_chance = true,
           "if not ok then" .. "\n"
               .. 'log.err("could not reinitialize a session: ", answer)' },
+        { OPEN, open = true, by_chance = true,
+          "elseif s.metadata.backend_url ~= peer.reference then",
+          "if not peer then" .. "\n"
+              .. 'return "dropped"',
+          'return router:refuse(outcome == "timeout" and "timeout" or "failed")' },
     },
     ["lua/resty/mooring/router/replay.lua"] = {
-        { OPEN, open = true,
+        { OPEN, open = true, by_chance = true,
           'local body = type(data) == "table" and data.initialize',
-          'if type(body) == "string" and jsonrpc.is_initialize(body) then',
+          'if type(body) == "string" and jsonrpc.is_initialize(body) then' },
+        { OPEN, open = true,
           "while seen <= MAX_RESULT and clock() < deadline do",
           'return is_stream and response_in_events(text .. "\\n")',
           "post(request, INITIALIZED, id, version), url)" .. "\n"
@@ -288,7 +300,7 @@ return {
           "for _, slot in ipairs(dict and self.engine.slots or {}) do" },
     },
     ["lua/resty/mooring/router/scripts.lua"] = {
-        { OWN,
+        { OPEN, open = true,
           "local url = s.metadata and s.metadata.backend_url",
           "elseif not url then" },
         { VALUE,
@@ -317,7 +329,7 @@ return {
           "and self.reading.as_of >= (self.dict:get(self.wanted_key) or 0)",
           "if reading then",
           "if clock() - self.looked_at >= RETRY and not is_under_way(self) then" },
-        { DICT,
+        { FULL,
           "if not ok then" .. "\n"
               .. 'log.warn_limited("states", "the states of backends do not fit into ",' },
     },

@@ -43,10 +43,10 @@ return {
     ["lua/resty/mooring/cache.lua"] = {
         { VALUE,
           "rc = self.handle and C.mr_cache_find(self.handle, id, #id, clock(), 1,",
-          "keep == _M.KEEP_SESSION and session or nil)",
-          "local tag = self.classifier and session and tag_of(self, session) or 0" },
+          "keep == _M.KEEP_SESSION and session or nil)" },
         { OWN,
           "if not session then",
+          "local tag = self.classifier and session and tag_of(self, session) or 0",
           "if C.mr_cache_check(self.handle, err, 256) ~= OK then",
           "if known then" },
         { LOCK, by_chance = true,
@@ -78,15 +78,19 @@ return {
         { OPEN, open = true,
           "if not self.complained then",
           "self.complained = self.complained and not listened",
-          "if rc ~= OK then",
           "if not ok then",
-          "elseif coherence:is_silent() then",
+          "if rc ~= OK then" .. "\n"
+              .. "return drop(self, ffi_string(message))",
+          "if rc ~= OK then" .. "\n"
+              .. "drop(self, ffi_string(C.mr_conn_error(self.conn)))",
           "if self.conn then" .. "\n"
               .. "close(self)",
           "if now - self.polled < 1 or self.polling or self.stopped then" },
         { VALUE,
           "local say = refused and log.err or log.warn",
           'say(refused and err or "believes no copy until it hears of changes "' },
+        { OPEN, open = true, by_chance = true,
+          "elseif coherence:is_silent() then" },
     },
     ["lua/resty/mooring/coherence/replies.lua"] = {
         { VALUE,
@@ -97,18 +101,21 @@ return {
     ["lua/resty/mooring/coherence/worker.lua"] = {
         { CLOSED, by_chance = true,
           "if not bytes or self.stopped then",
-          "return not self.ended and not self.stopped and clock() < deadline",
           "if self.stopped then" },
         { CHANCE, by_chance = true,
           "if not sent then",
           "self.ended, self.refused = tostring(err), ok and refused",
+          "return not self.ended and not self.stopped and clock() < deadline",
           "while key do",
           "or not election.leave(cache, self.token)",
           "and not self.successor and leave(self)",
-          "if not ok then",
           "if not self.complained then",
           "while clock() < deadline and not leaving(self) do" .. "\n"
               .. "if not election.beat(self.cache, self.token) then",
+          "if not ok then" .. "\n"
+              .. "self.coherence:retired()",
+          "if not ok then" .. "\n"
+              .. "return err, nil, true",
           "again = mine and not leaving(self) and not self.successor",
           "local dropped = self.due and clock() - self.due > OVERDUE",
           "if self.owning and not dropped then",
@@ -160,7 +167,7 @@ return {
           "local in_nginx = ffi.in_nginx and ngx and ngx.log" },
     },
     ["lua/resty/mooring/options.lua"] = {
-        { OWN,
+        { OWN, by_chance = true,
           'return is_number(value) and value >= 0, "must be a number of 0 or more"' },
     },
     ["lua/resty/mooring/record.lua"] = {
@@ -191,21 +198,38 @@ return {
           "elseif is_error(reply) then",
           'elseif type(reply) ~= "number" then' .. "\n"
               .. 'return unexpected("update the session")' },
+        { CHANCE, by_chance = true,
+          '"1", command[2], text, command[3], command[5])' .. "\n"
+              .. "if reply == nil then",
+          "function _M.remove_if(self, id, seen)" .. "\n"
+              .. "local _, err, code = refuse(self, id)" .. "\n"
+              .. "if code then" .. "\n"
+              .. "return nil, err, code",
+          "if code then" .. "\n"
+              .. "return nil, err, code" .. "\n"
+              .. "end" .. "\n"
+              .. "local text" .. "\n"
+              .. "text, err, code = seen_text(seen)" .. "\n"
+              .. "if not text then" .. "\n"
+              .. "return nil, err, code" .. "\n"
+              .. "end" },
     },
     ["lua/resty/mooring/redis_storage.lua"] = {
-        { OWN,
-          'return type(value) == "string" and find(value, "^[\\33-\\126]*:$") ~= nil,',
-          "if self.transport.start then",
-          "if background.available() then" },
+        { OWN, by_chance = true,
+          'return type(value) == "string" and find(value, "^[\\33-\\126]*:$") ~= nil,' },
         { CLOSED, by_chance = true,
           "function _M.ready(self)" .. "\n"
               .. "if self.closed then" },
+        { OWN,
+          "if self.transport.start then",
+          "if background.available() then" },
     },
     ["lua/resty/mooring/request.lua"] = {
         { VALUE,
           'return type(name) == "string" and gsub(lower(name), "-", "_") or nil' },
+        { OPEN, open = true,
+          'headers[name] = type(value) == "table" and value[1] or value' },
         { OWN,
-          'headers[name] = type(value) == "table" and value[1] or value',
           'values[normal(name)] = type(value) == "table" and concat(value, ", ")' },
     },
     ["lua/resty/mooring/routing/copies.lua"] = {
@@ -243,7 +267,10 @@ return {
           "if not self.started and background.available() then",
           'if not ngx or ngx.get_phase() == "init_worker" then' },
         { OWN,
-          "if self.listener then" },
+          "if self.listener then" .. "\n"
+              .. "self.listener:look_after()",
+          "if self.listener then" .. "\n"
+              .. "self.listener:start()" },
     },
     ["lua/resty/mooring/routing/reads.lua"] = {
         { OWN,
@@ -266,10 +293,10 @@ return {
           "if not self.closed then" .. "\n"
               .. "self.cache:invalidate(id, QUIETLY)",
           "and not self.closed" },
-        { OWN,
+        { OWN, by_chance = true,
           "function _M.create_later(self, s, callback)" .. "\n"
               .. 'if type(s) ~= "table" or type(s.id) ~= "string" then' },
-        { OPEN, open = true,
+        { OPEN, open = true, by_chance = true,
           "end" .. "\n"
               .. "local text" .. "\n"
               .. "text, err, code = encode(s)" .. "\n"
@@ -283,17 +310,19 @@ return {
           'fingerprint = remote.fingerprint and remote:fingerprint() or "",' },
         { REMOTE,
           'if type(self.remote.start) == "function" then',
-          "if not count then",
           'if type(self.remote.board) ~= "function" then',
-          "if self.coherence then" .. "\n"
-              .. "self.coherence:watch(board.key, on_change)",
           "return self.coherence ~= nil and self.cache:is_leased()",
           'if type(self.remote.ready) == "function" then' },
+        { REMOTE, by_chance = true,
+          "if not count then" },
         { CLOSED, by_chance = true,
           "if count > 0 and not self.closed then",
           "function _M.ready(self)" .. "\n"
               .. "if self.closed then" },
-        { OWN,
+        { OPEN, open = true,
+          "if self.coherence then" .. "\n"
+              .. "self.coherence:watch(board.key, on_change)" },
+        { OWN, by_chance = true,
           'if type(on_evict) ~= "function" then' },
     },
     ["lua/resty/mooring/testing.lua"] = {
