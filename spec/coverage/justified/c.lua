@@ -75,6 +75,11 @@ return {
         { "two threads of a process at the same instant",
           "if (mr_map_line(map) == &map->own) {" },
     },
+    ["c/slot.c"] = {
+        { "two keys of different lengths and one hash: a matter of the region's seed",
+          by_chance = true,
+          "if (mr_slot_key_len(s) != key_len)" },
+    },
     ["c/resp.c"] = {
         { "a limit smaller than one node is nobody's",
           "if (fixed > left || extra > left - fixed) {" },

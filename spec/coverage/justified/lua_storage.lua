@@ -146,6 +146,8 @@ return {
           'return prefix ~= key_prefix and prefix or root_of(key_prefix) .. "beacons:"' },
     },
     ["lua/resty/mooring/local_storage.lua"] = {
+        { LOCK, by_chance = true,
+          "if rc == 0 or rc == -1 then" },
         { CLOSED, by_chance = true,
           "if self.closed then" .. "\n"
               .. "return false" },
@@ -263,6 +265,8 @@ return {
           "elseif semaphore and CAN_WAIT[ngx.get_phase()] then" },
     },
     ["lua/resty/mooring/routing/house.lua"] = {
+        { CLOSED, by_chance = true,
+          "if self.closed then" },
         { OPEN, open = true,
           "if not self.started and background.available() then",
           'if not ngx or ngx.get_phase() == "init_worker" then' },
@@ -341,11 +345,12 @@ return {
         { OPEN, open = true,
           "if rc == TIMED_OUT then" .. "\n"
               .. "return drop_timed_out(self, what)",
-          "if rc == OK then",
-          "until rc ~= OK or not self.conn",
-          "if send(self, bytes, deadline) then" },
+          "until rc ~= OK or not self.conn" },
         { VALUE,
           "return sub(err, -#UNKNOWN) == UNKNOWN and sub(err, 1, -#UNKNOWN - 1) or err" },
+        { OPEN, open = true, by_chance = true,
+          "if rc == OK then",
+          "if send(self, bytes, deadline) then" },
     },
     ["lua/resty/mooring/transport/cosocket.lua"] = {
         { OPEN, open = true,
