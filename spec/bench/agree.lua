@@ -7,9 +7,10 @@
 --     luajit spec/bench/agree.lua 1.json 2.json 3.json > agree.md
 --
 -- Two runs agree on a number when the ranges of their rounds, [least .. most],
--- overlap, or their medians are within a twentieth of each other; all of them
--- do when each two do. A row for each number that was measured: the medians,
--- and "yes" or "NO".
+-- overlap, or their medians are within a twentieth of each other; on one that is
+-- the extreme of a whole run, and so has no rounds, when both meet the goal or
+-- neither does. All of them agree when each two do. A row for each number that
+-- was measured: the medians, and "yes" or "NO".
 
 local cjson = require "cjson"
 
@@ -24,17 +25,20 @@ local function read(path)
     return cjson.decode(text)
 end
 
-local function same(a, b)
-    if a.min <= b.max and b.min <= a.max then
+local function same(first, second)
+    local a, b = first.value, second.value
+    if a.min == a.max and b.min == b.max then
+        return first.met == second.met
+    elseif a.min <= b.max and b.min <= a.max then
         return true
     end
     return math.abs(a.median - b.median) <= CLOSE * math.max(math.abs(a.median), math.abs(b.median))
 end
 
-local function all_agree(values)
-    for i = 1, #values do
-        for j = i + 1, #values do
-            if not same(values[i], values[j]) then
+local function all_agree(rows)
+    for i = 1, #rows do
+        for j = i + 1, #rows do
+            if not same(rows[i], rows[j]) then
                 return false
             end
         end
@@ -50,14 +54,15 @@ end
 local function compare(runs)
     local lines, disagreed = {}, 0
     for i, first in ipairs(runs[1].goals) do
-        local values, medians = {}, {}
+        local rows, medians = {}, {}
         for n, run in ipairs(runs) do
             local row = run.goals[i]
             assert(row.what == first.what, "runs of different benchmarks")
-            values[#values + 1], medians[n] = row.value, row.value and median_of(row) or "?"
+            rows[#rows + 1] = row.value and row
+            medians[n] = row.value and median_of(row) or "?"
         end
-        if values[1] then
-            local agreed = #values == #runs and all_agree(values)
+        if rows[1] then
+            local agreed = #rows == #runs and all_agree(rows)
             disagreed = disagreed + (agreed and 0 or 1)
             lines[#lines + 1] = format("| %s | %s | %s | %s |", first.what, first.goal,
                 table.concat(medians, ", "), agreed and "yes" or "NO")
