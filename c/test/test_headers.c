@@ -57,6 +57,22 @@ static void test_no_other_name_is_taken_for_it(void **state) {
     assert_int_equal(picked(list, 0, "mcp-session-id"), MR_NOT_FOUND);
 }
 
+static void test_a_mark_in_the_place_of_a_letter_is_another_name(void **state) {
+    const pair list[] = {PAIR("Mcp-Sess_on-Id", "a"),
+                         PAIR("Mcp-Sess-on-Id", "b")};
+
+    (void)state;
+    assert_int_equal(picked(list, 2, "mcp-session-id"), MR_NOT_FOUND);
+}
+
+static void test_two_written_the_same_are_told_from_one(void **state) {
+    const pair list[] = {PAIR("Mcp-Session-Id", "a"),
+                         PAIR("mcp-session-id", "b")};
+
+    (void)state;
+    assert_int_equal(picked(list, 2, "mcp-session-id"), MR_EXISTS);
+}
+
 static void test_two_of_a_name_are_told_from_one(void **state) {
     const pair list[] = {PAIR("Mcp-Session-Id", "a"), PAIR("Accept", "y"),
                          PAIR("Mcp_Session_Id", "a")};
@@ -72,6 +88,8 @@ int main(void) {
         cmocka_unit_test(test_names_in_capitals_are_the_same),
         cmocka_unit_test(test_what_only_nginx_takes_for_it_is_told),
         cmocka_unit_test(test_no_other_name_is_taken_for_it),
+        cmocka_unit_test(test_a_mark_in_the_place_of_a_letter_is_another_name),
+        cmocka_unit_test(test_two_written_the_same_are_told_from_one),
         cmocka_unit_test(test_two_of_a_name_are_told_from_one),
     };
 

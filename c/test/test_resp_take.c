@@ -20,7 +20,7 @@ static void takes_simple_replies(void **state) {
 
     (void)state;
     expect_not_taken(r);
-    feed(r, "$5\r\nhel\0o\r\n:-42\r\n$-1\r\n$0\r\n\r\n:0\r\n", 35);
+    feed(r, "$5\r\nhel\0o\r\n:-42\r\n$-1\r\n$0\r\n\r\n:0\r\n", 32);
     assert_int_equal(mr_reader_take(r, &reply), MR_OK);
     assert_int_equal(reply.type, MR_REPLY_STRING);
     assert_int_equal(reply.len, 5);

@@ -49,6 +49,27 @@ describe("resty.mooring.routing_storage in nginx", function()
         return session.new("later", { metadata = { backend_url = "http://a:80" } })
     end
 
+    it("leaves an error of the remote to the request that asked, and tells those who waited",
+        function()
+        local entered, go, load = semaphore.new(0), semaphore.new(0), remote.load
+        function remote.load()
+            entered:post()
+            assert(go:wait(5))
+            error("oops", 0)
+        end
+        local first = ngx.thread.spawn(function() return pcall(storage.load, storage, "a") end)
+        assert(entered:wait(5))
+        local second = ngx.thread.spawn(function() return storage:load("a") end)
+        go:post()
+        local asked = { ngx.thread.wait(first) }
+        local waited = { ngx.thread.wait(second) }
+        remote.load = load
+        assert.same({ true, false, "oops" }, asked)
+        assert.same({ true, nil, "the fetch failed", "unavailable" }, waited)
+        kept.a = session.new("a")
+        assert.equal("a", assert(storage:load("a")).id)
+    end)
+
     it("says what the remote says when it cannot delete what has expired", function()
         function remote.delete_expired() return nil, "away", "unavailable" end
         assert.same({ nil, "away", "unavailable" }, { storage:delete_expired(0) })

@@ -122,8 +122,12 @@ return {
           "if not peer or peer.upstream == last.upstream then" },
         { OPEN, open = true,
           "if status < 200 and not (status == 101 and ngx.var.http_upgrade) then",
-          'log.warn_limited("upstream", "a request came to the upstream \\"mooring\\" ",',
-          "if not peer or not peer.address then" },
+          "if peer then",
+          "if not peer or not peer.address or peer.tls ~= tls then" },
+    },
+    ["lua/resty/mooring/router/headers.lua"] = {
+        { "a request has headers, and nginx-lua lists no more than there is room for",
+          "if n <= 0 or n > ROOM or truncated[0] ~= 0 then" },
     },
     ["lua/resty/mooring/router/health.lua"] = {
         { DICT,
@@ -174,7 +178,7 @@ return {
         { OPEN, open = true,
           'host = var.http_host or "", path = var.uri,',
           "if router.mcp then",
-          "if var.http_mooring_secret then",
+          "if var.http_mooring_backend then",
           "return true" .. "\n"
               .. "elseif not is_passing(code) then",
           "and not exiting()",
@@ -231,8 +235,7 @@ return {
     },
     ["lua/resty/mooring/router/outcomes.lua"] = {
         { VALUE,
-          '#url <= 256 and ngx.escape_uri(url, 0) or "a long URL",',
-          "return reinitialize.resend(self)" },
+          '#url <= 256 and ngx.escape_uri(url, 0) or "a long URL",' },
     },
     ["lua/resty/mooring/router/peers.lua"] = {
         { OWN,
@@ -347,26 +350,29 @@ return {
     ["lua/resty/mooring/router/unreachable.lua"] = {
         { OPEN, open = true,
           'return values and match(values, "([^%s,:]+)%s*$")',
-          "elseif forgotten == false and not seen",
           'return over and match(values, "^(.*), ") or values',
           "if peer and not over then -- else the balancer has counted it" },
     },
     ["lua/resty/mooring/script/contract.lua"] = {
+        { "fields of several types at once: spec/fuzz/policy_target.lua", by_chance = true,
+          "if type(a) ~= type(b) then",
+          'return type(a) == "string" and a < b' },
         { VALUE,
           'or last_line(source.text, "^%s*return%f[^%w_]")' },
     },
     ["lua/resty/mooring/script/engine.lua"] = {
         { VALUE,
-          'return ok and text or "a " .. type(err)',
           'local shown = (kind == "number" or kind == "boolean") and tostring(answer)',
           'place = contract.place_of(script) or "a C function",',
-          "local answer = run(slot, i < #chain and copy(session) or session, req)",
-          "return ok and wrong or not ok and as_text(wrong) or nil" },
+          "local answer = run(slot, i < #chain and copy(session) or session, req)" },
         { CHANCE, by_chance = true,
           'blame(slot, find(text, PLACE) and text or slot.place .. ": " .. text)' },
-        { OWN,
+    },
+    ["lua/resty/mooring/script/text.lua"] = {
+        { OWN, by_chance = true,
           "if not info then",
-          'elseif info.what ~= "C" and info.currentline > 0 then' },
+          'elseif info.what ~= "C" and info.currentline > 0 then',
+          'elseif kind == "number" or kind == "boolean" then' },
     },
     ["lua/resty/mooring/script/globals.lua"] = {
         { NGX,

@@ -56,8 +56,6 @@ return {
     ["lua/resty/mooring/cache/region.lua"] = {
         { CHANCE, by_chance = true,
           "if clash(name, fingerprint) then" },
-        { OWN,
-          "c_opts.max_bytes = opts.max_bytes or opts.max_entries * BYTES_PER_ENTRY" },
     },
     ["lua/resty/mooring/coherence.lua"] = {
         { VALUE,
@@ -103,7 +101,6 @@ return {
           "if not bytes or self.stopped then",
           "if self.stopped then" },
         { CHANCE, by_chance = true,
-          "if not sent then",
           "self.ended, self.refused = tostring(err), ok and refused",
           "return not self.ended and not self.stopped and clock() < deadline",
           "while key do",
@@ -160,8 +157,8 @@ return {
           "if current._record ~= (seen._record or encode(seen)) then",
           "if s then" },
         { LOCK, by_chance = true,
-          "local removed, busy = self.cache:remove_ref(ref, cache.DELETED)" .. "\n"
-              .. "if busy then",
+          "if removed == nil then",
+          "if rc then",
           "if not count then" },
     },
     ["lua/resty/mooring/log.lua"] = {
@@ -173,6 +170,8 @@ return {
           'return is_number(value) and value >= 0, "must be a number of 0 or more"' },
     },
     ["lua/resty/mooring/record.lua"] = {
+        { VALUE, by_chance = true,
+          "local data = write_data(self.data, known and known.data ~= nil" },
         { JSON,
           "if not at then",
           "if not key_at then" },
@@ -235,12 +234,6 @@ return {
           'values[normal(name)] = type(value) == "table" and concat(value, ", ")' },
     },
     ["lua/resty/mooring/routing/copies.lua"] = {
-        { CLOSED, by_chance = true,
-          "local entry = not self.closed and tier:find(id, true)" },
-        { LOCK, by_chance = true,
-          "if busy then" },
-        { GONE, by_chance = true,
-          "elseif renewed == false then" },
         { RACE, by_chance = true,
           "if self.cache:claim(ref, clock() + claim_ms(self)) then" },
     },
@@ -310,7 +303,6 @@ return {
     },
     ["lua/resty/mooring/routing_storage.lua"] = {
         { VALUE,
-          'self.inline = how == "inline" and self.listener or nil',
           'fingerprint = remote.fingerprint and remote:fingerprint() or "",' },
         { REMOTE,
           'if type(self.remote.start) == "function" then',
@@ -334,6 +326,8 @@ return {
           'local peer, must = backends.parse(type(entry) == "table" and entry.url' },
     },
     ["lua/resty/mooring/transport/alone.lua"] = {
+        { VALUE,
+          "for _ = 1, replies and slot.want or 0 do" },
         { OPEN, open = true,
           "if slot.abandoned then" },
     },
@@ -353,6 +347,8 @@ return {
           "if send(self, bytes, deadline) then" },
     },
     ["lua/resty/mooring/transport/cosocket.lua"] = {
+        { OPEN, open = true, by_chance = true,
+          "if self.connected and CAN_WAIT[get_phase()] then" },
         { OPEN, open = true,
           "elseif TIMERLESS[get_phase()] or exiting() then",
           "elseif owner.is_running(self) and not exiting() then",
@@ -377,6 +373,9 @@ return {
           "if ok then" },
     },
     ["lua/resty/mooring/transport/pipeline.lua"] = {
+        { VALUE, by_chance = true,
+          "return large or at > 0 and ffi_string(out, at) or nil",
+          'local text = type(reply) == "table" and reply.err' },
         { CHANCE, by_chance = true,
           "self.drain_until = self.drain_until or now() + self.command_timeout * 1000",
           "err = not ok and err or take_replies(self, reader)" },

@@ -154,7 +154,8 @@ describe("resty.mooring.script.engine", function()
 
     -- Whoever takes all memory there is leaves it to the collector. Without its
     -- help the request has none.
-    it("has memory for the request behind a function that has taken all", function()
+    it("has memory for the request behind a function that has taken all #address_space",
+        function()
         local program = [[
             local policy = require "resty.mooring.policy"
             require("resty.mooring.log").err = function() end
