@@ -203,8 +203,6 @@ return {
               .. 'log.warn_limited("save", "could not store sessions: ", err)' },
     },
     ["lua/resty/mooring/router/load.lua"] = {
-        { SYSTEM,
-          "if rc ~= 0 then" },
         { OWN,
           'or type(storage.tagged) ~= "function"',
           "local url = session.metadata and session.metadata.backend_url" },
@@ -349,6 +347,7 @@ return {
     },
     ["lua/resty/mooring/router/unreachable.lua"] = {
         { OPEN, open = true,
+          "and router.engine.has.on_unreachable",
           'return values and match(values, "([^%s,:]+)%s*$")',
           'return over and match(values, "^(.*), ") or values',
           "if peer and not over then -- else the balancer has counted it" },
@@ -361,6 +360,9 @@ return {
           'or last_line(source.text, "^%s*return%f[^%w_]")' },
     },
     ["lua/resty/mooring/script/engine.lua"] = {
+        { OWN, by_chance = true,
+          "if not ok then" .. "\n"
+              .. "return nil, as_text(stored)" },
         { VALUE,
           'local shown = (kind == "number" or kind == "boolean") and tostring(answer)',
           'place = contract.place_of(script) or "a C function",',

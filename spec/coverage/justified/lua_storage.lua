@@ -47,8 +47,11 @@ return {
         { OWN,
           "if not session then",
           "local tag = self.classifier and session and tag_of(self, session) or 0",
-          "if C.mr_cache_check(self.handle, err, 256) ~= OK then",
-          "if known then" },
+          "if C.mr_cache_check(self.handle, err, 256) ~= OK then" },
+        { LOCK, by_chance = true,
+          "return nil, rc ~= NOT_FOUND and rc or nil",
+          "if failed > MAX_TRIES then",
+          "until count == 0 or tries == 0" },
         { LOCK, by_chance = true,
           "if count < 0 then",
           "until count >= 0 and cursor[0] == 0" },
@@ -77,8 +80,6 @@ return {
           "if not self.complained then",
           "self.complained = self.complained and not listened",
           "if not ok then",
-          "if rc ~= OK then" .. "\n"
-              .. "return drop(self, ffi_string(message))",
           "if rc ~= OK then" .. "\n"
               .. "drop(self, ffi_string(C.mr_conn_error(self.conn)))",
           "if self.conn then" .. "\n"
@@ -111,7 +112,11 @@ return {
               .. "if not election.beat(self.cache, self.token) then",
           "if not ok then" .. "\n"
               .. "self.coherence:retired()",
-          "if not ok then" .. "\n"
+          "if bytes then",
+          "return not sent and err or nil",
+          "if err then" .. "\n"
+              .. "return err",
+          "if err then" .. "\n"
               .. "return err, nil, true",
           "again = mine and not leaving(self) and not self.successor",
           "local dropped = self.due and clock() - self.due > OVERDUE",
@@ -234,6 +239,13 @@ return {
           'values[normal(name)] = type(value) == "table" and concat(value, ", ")' },
     },
     ["lua/resty/mooring/routing/copies.lua"] = {
+        { CLOSED, by_chance = true,
+          "if self.closed then" },
+        { LOCK, by_chance = true,
+          "if not (ref or failed) or not tier:is_valid(id, token) then",
+          "if failed or tier:remove_ref(ref, cache.VANISHED) == nil then" },
+        { GONE, by_chance = true,
+          "elseif renewed == false" },
         { RACE, by_chance = true,
           "if self.cache:claim(ref, clock() + claim_ms(self)) then" },
     },
@@ -286,6 +298,8 @@ return {
           "if not ok then" },
     },
     ["lua/resty/mooring/routing/writes.lua"] = {
+        { CHANCE, by_chance = true,
+          "if not created and why ~= UNAVAILABLE and why ~= TIMEOUT" },
         { CLOSED, by_chance = true,
           "if not self.closed then" .. "\n"
               .. "self.cache:invalidate(id, QUIETLY)",
@@ -326,16 +340,24 @@ return {
           'local peer, must = backends.parse(type(entry) == "table" and entry.url' },
     },
     ["lua/resty/mooring/transport/alone.lua"] = {
+        { CHANCE, by_chance = true,
+          "if not self.running then" },
         { VALUE,
           "for _ = 1, replies and slot.want or 0 do" },
         { OPEN, open = true,
           "if slot.abandoned then" },
     },
     ["lua/resty/mooring/transport/blocking.lua"] = {
+        { "without memory there is no command: spec/memory, which others notice first",
+          by_chance = true,
+          "if not bytes then" },
         { OPEN, open = true,
           "and self.unanswered < WINDOW_BYTES" },
     },
     ["lua/resty/mooring/transport/blocking/connection.lua"] = {
+        { "without memory there is no command: spec/memory, which others notice first",
+          by_chance = true,
+          "if not bytes then" },
         { OPEN, open = true,
           "if rc == TIMED_OUT then" .. "\n"
               .. "return drop_timed_out(self, what)",
@@ -355,6 +377,9 @@ return {
           "if not self.running and self.flush_until == 0 then" },
     },
     ["lua/resty/mooring/transport/link.lua"] = {
+        { "without memory there is no command: spec/memory, which others notice first",
+          by_chance = true,
+          "if bytes then" },
         { SYSTEM,
           "if not ok then" .. "\n"
               .. "return nil, err, UNAVAILABLE" },
@@ -385,8 +410,6 @@ return {
           'return text or "a reply without a command"' },
     },
     ["lua/resty/mooring/transport/protocol.lua"] = {
-        { SYSTEM,
-          "if handle == nil then" },
         { OWN,
           'if password and password ~= "" then' },
     },
