@@ -232,6 +232,8 @@ return {
               .. "hop.drop(answer)" },
     },
     ["lua/resty/mooring/router/outcomes.lua"] = {
+        { CHANCE, by_chance = true,
+          "return reinitialize.resend(self)" },
         { VALUE,
           '#url <= 256 and ngx.escape_uri(url, 0) or "a long URL",' },
     },
@@ -346,6 +348,8 @@ return {
           "if not ok then" },
     },
     ["lua/resty/mooring/router/unreachable.lua"] = {
+        { CHANCE, by_chance = true,
+          "elseif forgotten == false and not seen" },
         { OPEN, open = true,
           "and router.engine.has.on_unreachable",
           'return values and match(values, "([^%s,:]+)%s*$")',
