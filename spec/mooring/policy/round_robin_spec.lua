@@ -79,6 +79,7 @@ describe("resty.mooring.policy.round_robin", function()
     it("forgets backends that are gone, in bounded memory", function()
         local policy = round_robin.new()
         collectgarbage()
+        collectgarbage()
         local before = collectgarbage("count")
         for i = 1, 50000 do
             policy.route(nil, {
@@ -87,6 +88,7 @@ describe("resty.mooring.policy.round_robin", function()
             })
         end
         collectgarbage()
+        collectgarbage() -- what the first one has finalized
         assert.is_true(collectgarbage("count") - before < 100)
     end)
 
