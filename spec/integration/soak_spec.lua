@@ -167,7 +167,7 @@ describe("what judges the processes of a soak", function()
 
     it("does not take a leak", function()
         local wrongs = verdict.memory(samples(function(i)
-            return 5000 + 25 * i + 300 * (i % 5)
+            return 5000 + 40 * i + 300 * (i % 5)
         end), 100)
         assert.matches("memory of the worker 100 .* grew", wrongs[1])
     end)

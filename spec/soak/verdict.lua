@@ -17,7 +17,7 @@ local _M = {}
 -- the first part of its life is not looked at.
 _M.WARM_UP = 0.5        -- of the time that a process was seen
 _M.GROWTH = 0.08        -- of the memory, from the beginning of the line to its end
-_M.SLACK = 1200         -- KiB that are nothing: a collector has its cycles
+_M.SLACK = 1536         -- KiB that are nothing: a collector has its cycles
 _M.DESCRIPTORS = 24     -- more than before: what clients have open at a time
 _M.STAY = 2             -- seconds of an old worker after its last request
 _M.TURN = 0.2           -- seconds that clocks and turns of event loops take
