@@ -247,6 +247,7 @@ describe("router, policy", function()
     end)
 
     it("has the time its functions take counted", function()
+        -- (timers go by nginx' clock of whole milliseconds)
         start([[{ admit = function() ngx.sleep(0.02) end }]])
         local id = web:open()
         for _ = 1, 5 do
@@ -254,7 +255,7 @@ describe("router, policy", function()
         end
         local admit = web:stats().policies.inline.admit
         assert.equal(5, admit.calls)
-        assert.is_true(admit.seconds >= 0.1, admit.seconds)
+        assert.is_true(admit.seconds >= 0.09, admit.seconds)
     end)
 
     -- --------------------------------------------------------------- key --
