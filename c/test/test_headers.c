@@ -4,6 +4,7 @@
  * The one header of a name, in a list as nginx-lua makes it. */
 #include "support.h"
 
+#include <ctype.h>
 #include <string.h>
 
 typedef struct pair {
@@ -82,6 +83,34 @@ static void test_two_of_a_name_are_told_from_one(void **state) {
     assert_int_equal(picked(list, 2, "mcp-session-id"), 0);
 }
 
+/* What nginx takes for the wanted letter (it lets no control character into a
+ * name). */
+static int expected(unsigned char byte, char letter) {
+    if (byte == '_' && letter == '-')
+        return MR_EXISTS;
+    return tolower(byte) == letter ? 0 : MR_NOT_FOUND;
+}
+
+static void test_every_letter_counts_whatever_the_length(void **state) {
+    const char *all = "mcp-session-id-and-more-of-it";
+
+    (void)state;
+    for (int len = 1; len <= (int)strlen(all); len++) {
+        char name[32];
+
+        for (int i = 0; i < len; i++) {
+            for (int byte = ' '; byte < 256; byte++) {
+                const pair one[] = {{len, name, 0, ""}};
+
+                memcpy(name, all, (size_t)len);
+                name[i] = (char)byte;
+                assert_int_equal(mr_header_find(one, 1, all, (uint32_t)len),
+                                 expected((unsigned char)byte, all[i]));
+            }
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_only_one_is_found_wherever_it_is),
@@ -91,6 +120,7 @@ int main(void) {
         cmocka_unit_test(test_a_mark_in_the_place_of_a_letter_is_another_name),
         cmocka_unit_test(test_two_written_the_same_are_told_from_one),
         cmocka_unit_test(test_two_of_a_name_are_told_from_one),
+        cmocka_unit_test(test_every_letter_counts_whatever_the_length),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
