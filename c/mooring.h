@@ -28,7 +28,7 @@
 
 #define MOORING_VERSION "0.1.0"
 /* Raised whenever a declaration below or the layout of the region changes. */
-#define MOORING_ABI 4
+#define MOORING_ABI 5
 
 #define MR_API __attribute__((visibility("default")))
 
