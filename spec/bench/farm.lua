@@ -8,9 +8,13 @@
 --     plain_lua      the same through an access handler that looks the id up in
 --                    a Lua table and a balancer in Lua: what nginx takes for a
 --                    decision in Lua, whatever decides
+--     balancer       plain, with a balancer in Lua that does nothing but name the
+--                    backend: the least that any choice in Lua takes
 --     handlers       the router's configuration, with handlers that do nothing but
 --                    name the backend: what its phases and headers take of nginx,
 --                    however quickly it decided
+--     no_access      the same without the access phase: what is left when a hit is
+--                    decided in the balancer
 --     router_local   the router, sessions in its own memory
 --     router_redis   the router over Redis
 --
@@ -88,15 +92,37 @@ local PLAIN_LUA = COMMON .. [[
     }
 ]]
 
+local BALANCER = COMMON .. [[
+    init_by_lua_block { router = require("bench.choice").none("127.0.0.1", $a) }
+    upstream backend {
+        server 0.0.0.1;
+        balancer_by_lua_block { router:balancer() }
+        keepalive 256;
+        keepalive_requests 10000000;
+    }
+    server {
+        listen 127.0.0.1:$port backlog=1024;
+        location /mcp {
+            proxy_pass http://backend;
+]] .. PROXY_PASS .. [[
+        }
+    }
+]]
+
 local HANDLERS = COMMON .. [[
     include $root/lua/resty/mooring/nginx/http.conf;
     init_by_lua_block { router = require("bench.choice").none("127.0.0.1", $a) }
     server {
         listen 127.0.0.1:$port backlog=1024;
-        location /mcp { include $root/lua/resty/mooring/nginx/location_plain.conf; }
+        location /mcp {
+            $location
+        }
         location @mooring_unreachable { return 502; }
     }
 ]]
+
+local PLAIN_LOCATION = servers.root .. "/lua/resty/mooring/nginx/location_plain.conf"
+local ACCESS = "access_by_lua_block [^\n]*\n"
 
 -- As in the README, with more patience for a busy machine, and a location that
 -- binds the sessions of wrk.lua.
@@ -185,6 +211,11 @@ local function bind(router)
     return router
 end
 
+-- The router's configuration with handlers that do nothing.
+local function start_handlers(a, location, under)
+    return start(HANDLERS, { a = a, location = location }, under)
+end
+
 -- Backends and a Redis.
 local function start_behind()
     local backends = servers.nginx { conf = BACKENDS, vars = { answer = ANSWER },
@@ -208,18 +239,23 @@ end
 
 --- Starts them all.
 -- @param under command the proxies are run by, in one process each; or nil
--- @return { redis =, plain =, plain_lua =, handlers =, router_local =,
---         router_redis = }
+-- @return { redis =, plain =, plain_lua =, balancer =, handlers =, no_access =,
+--         router_local =, router_redis = }
 function _M.start(under)
     local backends, redis = start_behind()
     local function vars(storage)
         return { a = backends.port, b = backends.port2, storage = storage }
     end
+    local location = servers.read_file(PLAIN_LOCATION)
+    local no_access, found = location:gsub(ACCESS, "")
+    assert(found == 1, PLAIN_LOCATION .. " has no access handler")
     return {
         redis = redis,
         plain = start(PLAIN, vars(), under),
         plain_lua = start(PLAIN_LUA, vars(), under),
-        handlers = start(HANDLERS, vars(), under),
+        balancer = start(BALANCER, vars(), under),
+        handlers = start_handlers(backends.port, location, under),
+        no_access = start_handlers(backends.port, no_access, under),
         router_local = bind(start(ROUTER, vars('"local"'), under)),
         router_redis = bind(start(ROUTER, vars(OVER_REDIS:format(1000, redis.url)), under)),
     }

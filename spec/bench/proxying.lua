@@ -48,7 +48,9 @@ function _M.calls(farm)
     return {
         target(farm, "plain", "call", "a"),
         target(farm, "plain_lua", "call", "a"),
+        target(farm, "balancer", "call", "a"),
         target(farm, "handlers", "call", "a"),
+        target(farm, "no_access", "call", "a"),
         target(farm, "router_local", "call", "ab", "bound"),
         target(farm, "router_redis", "call", "ab", "bound"),
     }
