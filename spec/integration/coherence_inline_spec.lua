@@ -3,6 +3,8 @@
 --
 -- Coherence in plain LuaJIT, where nothing happens between the calls.
 
+local election = require "resty.mooring.coherence.election"
+local log = require "resty.mooring.log"
 local redis_storage = require "resty.mooring.redis_storage"
 local routing_storage = require "resty.mooring.routing_storage"
 local servers = require "support.servers"
@@ -138,6 +140,108 @@ describe("a routing storage in plain LuaJIT", function()
         warm("a")
     end)
 
+    describe("whose listener meets with trouble", function()
+        local warn
+
+        before_each(function() warn = stub(log, "warn") end)
+        after_each(function() warn:revert() end)
+
+        -- Uses a session until a condition holds.
+        local function use_until(condition, what)
+            wait_for(function()
+                storage:resolve("a")
+                return condition()
+            end, 10, what)
+        end
+
+        local function proxied(opts)
+            local proxy = servers.node("spec/fixtures/redis_proxy.mjs",
+                                       { "--upstream=" .. redis.port })
+            finally(function() proxy:stop() end)
+            opts.url = "redis://127.0.0.1:" .. proxy.port
+            open(opts)
+            return proxy
+        end
+
+        it("makes another connection when it hears nothing", function()
+            local proxy = proxied { lease = 0.1 }
+            store("a")
+            warm("a")
+            proxy:ask { op = "hold", kind = "listener", dir = "down", only = "now" }
+            use_until(function() return #warn.calls > 0 end, "the complaint")
+            assert.matches("it has been silent for too long", warn.calls[1].vals[1], 1, true)
+            assert.equal(1, storage:stats().coherence.losses)
+            warm("a")
+        end)
+
+        it("makes another connection when one breaks before it has asked", function()
+            local proxy = proxied {}
+            proxy:ask { op = "reset", kind = "listener", text = "run_id" }
+            use_until(function() return storage.coherence.connections == 1 end, "it to connect")
+            wait_for(function() return proxy:ask("state").resets == 1 end, 5, "the reset")
+            use_until(function() return #warn.calls > 0 end, "the complaint")
+            assert.equal(0, storage:stats().coherence.losses)
+            store("a")
+            warm("a")
+            assert.stub(warn).was_called(1)
+        end)
+
+        it("asks Redis each time, and complains once, while it is not let in", function()
+            local locked = servers.redis { "--requirepass", "one", password = "one" }
+            finally(function() locked:stop() end)
+            open { url = ("redis://:one@127.0.0.1:%d"):format(locked.port) }
+            store("a")
+            warm("a")
+            for complaints = 1, 2 do
+                -- Who has been let in stays.
+                locked:cli("CONFIG SET requirepass two")
+                locked.password = "two"
+                assert.equal("1", locked:cli("CLIENT KILL TYPE pubsub"))
+                local tries = storage.coherence.connections + 3
+                use_until(function() return storage.coherence.connections == tries end, "tries")
+                assert.stub(warn).was_called(complaints)
+                assert.is_false(storage:stats().coherence.coherent)
+                assert.equal(URL, storage:resolve("a"))
+                locked:cli("CONFIG SET requirepass one")
+                locked.password = "one"
+                warm("a")
+            end
+        end)
+
+        it("leaves it to a process that has taken this one for dead, until that dies", function()
+            local OTHER = 4711
+            open { lease = 60 }
+            store("a")
+            warm("a")
+            election.resign(storage.cache, storage.listener.token)
+            assert.is_true(election.claim(storage.cache, OTHER, 0))
+            use_until(function() return not storage:stats().coherence.listening end, "the end")
+            wait_for(function() return redis:cli("CLIENT LIST TYPE pubsub") == "" end)
+            assert.equal(0, storage:stats().coherence.losses)
+
+            election.resign(storage.cache, OTHER)
+            use_until(function() return storage:stats().coherence.listening end, "a listener")
+            assert.stub(warn).was_not_called()
+            warm("a")
+        end)
+    end)
+
+    it("may be used by the callbacks of what it does later", function()
+        open()
+        store("a")
+        warm("a")
+        local url
+        assert(storage:create_later(session.new("b"), function()
+            servers.nap(0.002)
+            url = storage:resolve("a")
+        end))
+        wait_for(function()
+            storage:resolve("a") -- a hit: nothing else takes replies in
+            return url
+        end, 5, "the callback")
+        assert.equal(URL, url)
+    end)
+
     it("follows when its server has become a replica, and another the master", function()
         local one, two = servers.redis(), servers.redis()
         local proxy = servers.node("spec/fixtures/redis_proxy.mjs", { "--upstream=" .. one.port })
@@ -199,7 +303,7 @@ describe("a routing storage in plain LuaJIT", function()
 
     it("believes for local_ttl where it may write no beacon", function()
         redis:cli("ACL", "SETUSER", "half", "on", ">pw", "~" .. KEY .. "*", "+@all", "&*")
-        local err = stub(require "resty.mooring.log", "err")
+        local err = stub(log, "err")
         open { url = ("redis://half:pw@127.0.0.1:%d"):format(redis.port), local_ttl = 0.2,
                lease = 0.5 }
         store("a")
