@@ -337,6 +337,20 @@ describe("resty.mooring.transport.blocking", function()
             assert.equal("1", ask(t, "GET", "n"))
         end)
 
+        it("gives up likewise when Redis does not even take the command", function()
+            local t = connect { command_timeout = 0.2 }
+            ask(t, "PING")
+            redis:pause()
+            local ok, err, code = t:call { { "SET", "k", ("x"):rep(30000000) } }
+            assert.is_nil(ok)
+            assert.equal("timeout", code)
+            assert.matches("could not send to 127.0.0.1:" .. redis.port
+                .. ": no reply within 0.2 s, the outcome is unknown", err, 1, true)
+            assert.equal(1, t:stats().timeouts)
+            redis:resume()
+            assert.equal("0", redis:cli("EXISTS k"))
+        end)
+
         it("calls a hung handshake unavailable: no command was sent", function()
             local t = connect { command_timeout = 0.2, db = 1 }
             redis:pause()
@@ -510,6 +524,26 @@ describe("resty.mooring.transport.blocking", function()
             assert.same({ 1000 }, calls[1000])
         end)
 
+        it("holds back what the kernel might not take, and sends it after all", function()
+            local t = connect()
+            ask(t, "PING")
+            redis:pause()
+            local callback, calls = recorder()
+            for i = 1, 3 do
+                t:enqueue({ "APPEND", "k", tostring(i):rep(20000) }, callback)
+            end
+            local queued = t:stats().queued
+            redis:resume()
+            assert.equal(1, queued)
+            servers.wait_for(function()
+                t:poll()
+                return #calls == 3
+            end, 5, "all replies")
+            assert.same({ { 20000 }, { 40000 }, { 60000 } }, calls)
+            assert.equal(("1"):rep(20000) .. ("2"):rep(20000) .. ("3"):rep(20000),
+                         ask(t, "GET", "k"))
+        end)
+
         it("goes on with what was held back once Redis answers", function()
             local t = connect()
             ask(t, "PING")
@@ -635,6 +669,24 @@ describe("resty.mooring.transport.blocking", function()
             assert.same({ "x", "y" }, { replies[1], replies[2] })
             assert.equal("z", ask(t, "ECHO", "z"))
             assert.same({ "a", "b", "c" }, seen)
+        end)
+
+        it("lets a callback close the transport", function()
+            local t = connect()
+            ask(t, "PING")
+            local callback, calls = recorder()
+            t:enqueue({ "INCR", "n" }, function(reply)
+                callback(reply)
+                t:close()
+            end)
+            t:enqueue({ "INCR", "n" }, callback)
+            servers.wait_for(function()
+                t:poll()
+                return #calls == 2
+            end, 5, "both replies")
+            assert.same({ { 1 }, { 2 } }, calls)
+            assert.is_false(t:stats().connected)
+            assert.equal("closed", select(3, t:call { { "PING" } }))
         end)
 
         it("keeps callers from the errors of a callback", function()
