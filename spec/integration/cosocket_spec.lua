@@ -209,6 +209,30 @@ describe("resty.mooring.transport.cosocket in nginx", function()
             assert.is_true(took < 1, took)
         end)
 
+        for queued, what in pairs { [""] = "a connection",
+                                    ['t:enqueue { "INCR", "n" }'] = "one and has queued more" } do
+            it("answers a call that was waiting for " .. what, function()
+                redis:pause()
+                local web = nginx { init = "opts.command_timeout = 10", locations = ([[
+                    location /early { content_by_lua_block {
+                      arrived = arrived + 1
+                      %s
+                      ngx.say(ask("GET", "k"))
+                    } } ]]):format(queued) }
+                finally(function() redis:resume() web:stop() end)
+                local pid = web:worker_pids()[1]
+                local early = request(web, "/early")
+                wait_for(function() return json(web, "/stats").arrived == 1 end)
+                web:signal("QUIT")
+                wait_for(function() return web:worker_pids(true)[1] == pid end)
+                redis:resume()
+                assert.same({ reply = "value", pid = pid, exiting = true },
+                            cjson.decode(early()))
+                seconds_until_end(pid)
+                assert.equal(queued == "" and "" or "1", redis:cli("GET n"))
+            end)
+        end
+
         it("sends what is queued before it goes", function()
             local web = nginx { locations = [[
                 location /many { content_by_lua_block {
@@ -325,6 +349,27 @@ describe("resty.mooring.transport.cosocket in nginx", function()
             assert.equal("unavailable", seen.init.code)
             assert.equal("unavailable", seen.init.enqueue_code)
         end)
+    end)
+
+
+    it("has no shared connection where there are no timers", function()
+        local web = nginx {
+            init = "master = { t:start() }", init_worker = "",
+            locations = [[
+              location /master { content_by_lua_block { ngx.say(cjson.encode(master)) } }
+              location /late { content_by_lua_block {
+                arrived = arrived + 1
+                while not ngx.worker.exiting() do ngx.sleep(0.01) end
+                ngx.say(cjson.encode { t:start() })
+              } } ]],
+        }
+        local none = { cjson.null, "there are no timers here", "unavailable" }
+        assert.same(none, json(web, "/master"))
+        local late = request(web, "/late")
+        wait_for(function() return json(web, "/stats").arrived == 1 end)
+        web:signal("QUIT")
+        assert.same(none, cjson.decode(late()))
+        assert.equal(0, connections())
     end)
 
 

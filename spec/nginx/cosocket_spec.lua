@@ -14,6 +14,8 @@ local seconds_of = cosockets.seconds_of
 local together = cosockets.together
 local wait_for = servers.wait_for
 
+local CALLERS = 1200 -- more than slots are kept for reuse
+
 describe("resty.mooring.transport.cosocket", function()
     local redis
 
@@ -89,24 +91,24 @@ describe("resty.mooring.transport.cosocket", function()
             assert.same({}, connected():call {})
         end)
 
-        it("gives each of 1000 concurrent callers the value of its own key", function()
+        it("gives each of 1200 concurrent callers the value of its own key", function()
             local transport = connected { command_timeout = 5 }
             local commands = {}
-            for i = 1, 1000 do
+            for i = 1, CALLERS do
                 commands[i] = { "SET", "key:" .. i, "value " .. i }
             end
             assert(transport:call(commands))
             local before = transport:stats()
 
-            local values = together(1000, function(i)
+            local values = together(CALLERS, function(i)
                 return outcome(transport, "GET", "key:" .. i)
             end)
 
-            for i = 1, 1000 do
+            for i = 1, CALLERS do
                 assert.equal("value " .. i, values[i])
             end
             local after = transport:stats()
-            assert.equal(1000, after.commands - before.commands)
+            assert.equal(CALLERS, after.commands - before.commands)
             assert.is_true(after.sends - before.sends < 100)
             assert.equal(1, after.connects)
         end)
@@ -236,6 +238,22 @@ describe("resty.mooring.transport.cosocket", function()
             local _, replies = ngx.thread.wait(threads[i])
             assert.same({ "a" .. i, "b" .. i }, replies)
         end
+    end)
+
+    it("does not send what was left in the queue and is waited for no longer", function()
+        local transport = new { command_timeout = 0.05 }
+        transport.connected = true
+        local replies, err, code = transport:call { { "SET", "late", "1" } }
+        assert.is_nil(replies)
+        assert.matches("could not send", err)
+        assert.equal("unavailable", code)
+
+        local reply
+        assert(transport:enqueue({ "EXISTS", "late" }, function(value) reply = value end))
+        transport.connected, transport.opts.command_timeout = false, 5
+        require("resty.mooring.transport.alone").flush(transport)
+        assert.equal(0, reply)
+        assert.equal(0, transport:stats().queued)
     end)
 
 
@@ -418,6 +436,15 @@ describe("resty.mooring.transport.cosocket", function()
                 assert.same({ n = 0, [2] = "transport is closed", [3] = "closed" },
                             { n = 0, result[1], result[2], result[3] })
             end
+        end)
+
+        it("sends what was queued where there is no shared connection", function()
+            local transport = new()
+            local reply
+            transport:enqueue({ "INCR", "n" }, function(value) reply = value end)
+            assert.is_true(transport:close())
+            wait_for(function() return reply end, 5, "the reply")
+            assert.equal(1, reply)
         end)
 
         it("closes the connection", function()
