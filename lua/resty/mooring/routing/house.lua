@@ -53,7 +53,7 @@ end
 -- Timers would keep an object for ever that is one request's own (with
 -- lua_code_cache off): so a second request has to come by first.
 local function is_lasting(self)
-    if not ngx or ngx.get_phase() == "init_worker" then
+    if ngx.get_phase() == "init_worker" then
         return true
     end
     local ctx = ngx.ctx
