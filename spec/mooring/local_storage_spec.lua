@@ -1,6 +1,7 @@
 -- SPDX-FileCopyrightText: The mooring authors
 -- SPDX-License-Identifier: Apache-2.0
 
+local clock = require("resty.mooring.ffi").now
 local contract = require "support.contract"
 local local_storage = require "resty.mooring.local_storage"
 local session = require "resty.mooring.session"
@@ -207,6 +208,21 @@ describe("resty.mooring.local_storage", function()
             bind(storage, "a")
             wait_until("a left", function() storage:peek("other") return left[1] end)
             assert.same({ "a " .. URL .. " expired" }, left)
+        end)
+
+        it("hears of one that is asked for when it has expired", function()
+            make { ttl = 0.01 }
+            for i = 1, 20 do -- more than one call sweeps
+                bind(storage, "s" .. i)
+            end
+            local stored = clock()
+            wait_until("all have expired", function() return clock() - stored > 20 end)
+            assert.equal("not_found", select(3, storage:load("s20")))
+            local told = 0
+            for _, line in ipairs(left) do
+                told = told + (line == "s20 " .. URL .. " expired" and 1 or 0)
+            end
+            assert.equal(1, told)
         end)
 
         it("may call the storage itself", function()

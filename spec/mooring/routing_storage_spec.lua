@@ -341,6 +341,40 @@ describe("resty.mooring.routing_storage", function()
         end)
     end)
 
+    describe("over a remote that has no update_if and remove_if", function()
+        local seen
+
+        before_each(function()
+            storage:store(make "a")
+            seen = storage:load "a"
+        end)
+
+        it("does nothing when it cannot look what is there", function()
+            remote.failing.load = { "down", "unavailable" }
+            assert.same({ nil, "down", "unavailable" },
+                        { storage:update_if(make("a", "http://b:1"), seen) })
+            assert.same({ nil, "down", "unavailable" }, { storage:remove_if("a", seen) })
+            assert.equal(1, remote.calls.store)
+            assert.equal(0, remote.calls.delete)
+            remote.failing.load = nil
+            assert.equal(URL, storage:resolve "a")
+        end)
+
+        it("does nothing to a session that is gone", function()
+            remote:delete "a"
+            assert.is_false(storage:update_if(make("a", "http://b:1"), seen))
+            assert.is_false(storage:remove_if("a", seen))
+            assert.equal("not_found", select(3, storage:resolve "a"))
+        end)
+    end)
+
+    it("has the remote's board, or none", function()
+        assert.is_nil(storage:board("backends", error))
+        local board = { key = "backends" }
+        function remote.board(_, name) return name == board.key and board end
+        assert.equal(board, storage:board("backends", error))
+    end)
+
     it("serves a session larger than max_record without keeping it", function()
         storage = routing_storage.new { max_local_entries = 10, remote = remote, max_record = 256 }
         local s = make "a"

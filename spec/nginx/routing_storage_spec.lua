@@ -4,11 +4,13 @@
 -- What a routing storage does behind a request, over a remote that has the five
 -- methods and no more.
 
+local background = require "resty.mooring.background"
 local routing_storage = require "resty.mooring.routing_storage"
 local semaphore = require "ngx.semaphore"
 local session = require "resty.mooring.session"
 
 local NOT_FOUND = "session not found"
+local FETCHES = 300 -- more than flights are kept for reuse
 
 describe("resty.mooring.routing_storage in nginx", function()
     local kept, failure
@@ -68,6 +70,39 @@ describe("resty.mooring.routing_storage in nginx", function()
         assert.same({ true, nil, "the fetch failed", "unavailable" }, waited)
         kept.a = session.new("a")
         assert.equal("a", assert(storage:load("a")).id)
+    end)
+
+    it("fetches hundreds of sessions at once, and again", function()
+        local load = remote.load
+        local entered, go = 0, semaphore.new(0)
+        function remote.load(_, id)
+            entered = entered + 1
+            assert(go:wait(5))
+            return load(_, id)
+        end
+        for round = 1, 2 do
+            local threads = {}
+            for i = 1, FETCHES do
+                local id = round .. "-" .. i
+                kept[id] = session.new(id)
+                threads[i] = ngx.thread.spawn(storage.load, storage, id)
+            end
+            assert.equal(round * FETCHES, entered)
+            go:post(FETCHES)
+            for i = 1, FETCHES do
+                local _, s = ngx.thread.wait(threads[i])
+                assert.equal(round .. "-" .. i, s.id)
+            end
+        end
+        remote.load = load
+    end)
+
+    it("sweeps once, however often it is started", function()
+        local every = stub(background, "every")
+        finally(function() every:revert() end)
+        storage:start()
+        storage:start()
+        assert.stub(every).was_called(1)
     end)
 
     it("says what the remote says when it cannot delete what has expired", function()
