@@ -17,14 +17,11 @@ local HOSTILE = "a server that does not follow the protocol (the hostile Redis i
 local GONE = "Redis has lost what was acknowledged in this very moment"
 local REMOTE = "a remote that has this method and not that one: no storage of ours"
 local SYSTEM = "what the system does not refuse in a test"
-local OPEN = "no spec goes there yet"
 
 return {
     ["lua/resty/mooring/background.lua"] = {
         { NGX,
           "if not (ngx and ngx.timer and ngx.get_phase) then" },
-        { OPEN, open = true,
-          "return not TIMERLESS[ngx.get_phase()] and not ngx.worker.exiting()" },
         { VALUE,
           "ngx.timer.at(again == true and interval or again, tick)" },
     },
@@ -76,20 +73,9 @@ return {
           "return successor ~= 0 and successor or nil" },
     },
     ["lua/resty/mooring/coherence/inline.lua"] = {
-        { OPEN, open = true,
-          "if not self.complained then",
-          "self.complained = self.complained and not listened",
-          "if not ok then",
-          "if rc ~= OK then" .. "\n"
-              .. "drop(self, ffi_string(C.mr_conn_error(self.conn)))",
-          "if self.conn then" .. "\n"
-              .. "close(self)",
-          "if now - self.polled < 1 or self.polling or self.stopped then" },
         { VALUE,
           "local say = refused and log.err or log.warn",
           'say(refused and err or "believes no copy until it hears of changes "' },
-        { OPEN, open = true, by_chance = true,
-          "elseif coherence:is_silent() then" },
     },
     ["lua/resty/mooring/coherence/replies.lua"] = {
         { VALUE,
@@ -233,7 +219,7 @@ return {
     ["lua/resty/mooring/request.lua"] = {
         { VALUE,
           'return type(name) == "string" and gsub(lower(name), "-", "_") or nil' },
-        { OPEN, open = true,
+        { VALUE,
           'headers[name] = type(value) == "table" and value[1] or value' },
         { OWN,
           'values[normal(name)] = type(value) == "table" and concat(value, ", ")' },
@@ -265,21 +251,10 @@ return {
         { PCALL, by_chance = true,
           "if ok then",
           "if not ok then" },
-        { OPEN, open = true,
-          "elseif pooled < MAX_POOLED then",
-          "elseif semaphore and CAN_WAIT[ngx.get_phase()] then" },
     },
     ["lua/resty/mooring/routing/house.lua"] = {
         { CLOSED, by_chance = true,
           "if self.closed then" },
-        { OPEN, open = true,
-          "if not self.started and background.available() then",
-          'if not ngx or ngx.get_phase() == "init_worker" then' },
-        { OWN,
-          "if self.listener then" .. "\n"
-              .. "self.listener:look_after()",
-          "if self.listener then" .. "\n"
-              .. "self.listener:start()" },
     },
     ["lua/resty/mooring/routing/reads.lua"] = {
         { OWN,
@@ -292,8 +267,6 @@ return {
           "return shared and copy(s) or s, nil, code" },
     },
     ["lua/resty/mooring/routing/remote.lua"] = {
-        { OPEN, open = true,
-          "if code == NOT_FOUND then" },
         { TIMER, by_chance = true,
           "if not ok then" },
     },
@@ -307,20 +280,11 @@ return {
         { OWN, by_chance = true,
           "function _M.create_later(self, s, callback)" .. "\n"
               .. 'if type(s) ~= "table" or type(s.id) ~= "string" then' },
-        { OPEN, open = true, by_chance = true,
-          "end" .. "\n"
-              .. "local text" .. "\n"
-              .. "text, err, code = encode(s)" .. "\n"
-              .. "if not text then" .. "\n"
-              .. "return nil, err, code" .. "\n"
-              .. "elseif look(self, id, KEEP_URL) then" },
     },
     ["lua/resty/mooring/routing_storage.lua"] = {
         { VALUE,
           'fingerprint = remote.fingerprint and remote:fingerprint() or "",' },
         { REMOTE,
-          'if type(self.remote.start) == "function" then',
-          'if type(self.remote.board) ~= "function" then',
           "return self.coherence ~= nil and self.cache:is_leased()",
           'if type(self.remote.ready) == "function" then' },
         { REMOTE, by_chance = true,
@@ -329,9 +293,6 @@ return {
           "if count > 0 and not self.closed then",
           "function _M.ready(self)" .. "\n"
               .. "if self.closed then" },
-        { OPEN, open = true,
-          "if self.coherence then" .. "\n"
-              .. "self.coherence:watch(board.key, on_change)" },
         { OWN, by_chance = true,
           'if type(on_evict) ~= "function" then' },
     },
@@ -344,37 +305,18 @@ return {
           "if not self.running then" },
         { VALUE,
           "for _ = 1, replies and slot.want or 0 do" },
-        { OPEN, open = true,
-          "if slot.abandoned then" },
     },
     ["lua/resty/mooring/transport/blocking.lua"] = {
         { "without memory there is no command: spec/memory, which others notice first",
           by_chance = true,
           "if not bytes then" },
-        { OPEN, open = true,
-          "and self.unanswered < WINDOW_BYTES" },
     },
     ["lua/resty/mooring/transport/blocking/connection.lua"] = {
         { "without memory there is no command: spec/memory, which others notice first",
           by_chance = true,
           "if not bytes then" },
-        { OPEN, open = true,
-          "if rc == TIMED_OUT then" .. "\n"
-              .. "return drop_timed_out(self, what)",
-          "until rc ~= OK or not self.conn" },
         { VALUE,
           "return sub(err, -#UNKNOWN) == UNKNOWN and sub(err, 1, -#UNKNOWN - 1) or err" },
-        { OPEN, open = true, by_chance = true,
-          "if rc == OK then",
-          "if send(self, bytes, deadline) then" },
-    },
-    ["lua/resty/mooring/transport/cosocket.lua"] = {
-        { OPEN, open = true, by_chance = true,
-          "if self.connected and CAN_WAIT[get_phase()] then" },
-        { OPEN, open = true,
-          "elseif TIMERLESS[get_phase()] or exiting() then",
-          "elseif owner.is_running(self) and not exiting() then",
-          "if not self.running and self.flush_until == 0 then" },
     },
     ["lua/resty/mooring/transport/link.lua"] = {
         { "without memory there is no command: spec/memory, which others notice first",
@@ -412,10 +354,6 @@ return {
     ["lua/resty/mooring/transport/protocol.lua"] = {
         { OWN,
           'if password and password ~= "" then' },
-    },
-    ["lua/resty/mooring/transport/slot.lua"] = {
-        { OPEN, open = true,
-          "if pooled >= MAX_POOLED then" },
     },
     ["lua/resty/mooring/url.lua"] = {
         { VALUE,
