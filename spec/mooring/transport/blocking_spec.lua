@@ -671,22 +671,44 @@ describe("resty.mooring.transport.blocking", function()
             assert.same({ "a", "b", "c" }, seen)
         end)
 
-        it("lets a callback close the transport", function()
-            local t = connect()
-            ask(t, "PING")
-            local callback, calls = recorder()
-            t:enqueue({ "INCR", "n" }, function(reply)
-                callback(reply)
-                t:close()
+        describe("whose callback closes the transport", function()
+            local t, callback, calls
+
+            before_each(function()
+                t = connect()
+                callback, calls = recorder()
+                ask(t, "PING")
+                redis:pause()
+                t:enqueue({ "INCR", "n" }, function(reply)
+                    callback(reply)
+                    t:close()
+                end)
             end)
-            t:enqueue({ "INCR", "n" }, callback)
-            servers.wait_for(function()
-                t:poll()
-                return #calls == 2
-            end, 5, "both replies")
-            assert.same({ { 1 }, { 2 } }, calls)
-            assert.is_false(t:stats().connected)
-            assert.equal("closed", select(3, t:call { { "PING" } }))
+
+            for method, argument in pairs { enqueue = { "INCR", "n" },
+                                            call = { { "INCR", "n" } }, ready = false } do
+                it("lets " .. method .. " do nothing that hears of it first", function()
+                    redis:resume()
+                    redis:cli("PING") -- by now ours is answered
+                    local ok, err, code = t[method](t, argument, callback)
+                    assert.is_nil(ok)
+                    assert.same({ "transport is closed", "closed" }, { err, code })
+                    assert.same({ { 1 } }, calls)
+                    assert.is_false(t:stats().connected)
+                    assert.equal(0, t:stats().queued)
+                end)
+            end
+
+            it("has those behind it executed as well", function()
+                t:enqueue({ "INCR", "n" }, callback)
+                redis:resume()
+                servers.wait_for(function()
+                    t:poll()
+                    return #calls == 2
+                end, 5, "both replies")
+                assert.same({ { 1 }, { 2 } }, calls)
+                assert.is_false(t:stats().connected)
+            end)
         end)
 
         it("keeps callers from the errors of a callback", function()

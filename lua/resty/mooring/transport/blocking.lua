@@ -38,6 +38,7 @@ local encode = protocol.encode
 local around = protocol.around
 local encode_all = protocol.encode_all
 local exchange = connection.exchange
+local freshen = connection.freshen
 local new_fifo = fifo.new
 local pop = fifo.pop
 local push = fifo.push
@@ -132,6 +133,7 @@ end
 -- Connects and authenticates unless that has been done.
 -- @return true; or nil, message, "unavailable" or "closed"
 function _M:ready()
+    freshen(self)
     if self.closed then
         return closed()
     end
@@ -140,6 +142,7 @@ end
 
 
 local function call_encoded(self, bytes, n)
+    freshen(self)
     if self.closed then
         return closed()
     elseif n == 0 then
@@ -204,11 +207,10 @@ end
 -- @return true; or nil, message, code: "unavailable" (too many unanswered, the
 --         callback is not called) or "closed"
 function _M:enqueue(command, callback)
+    drain(self)
     if self.closed then
         return closed()
-    end
-    drain(self)
-    if size(self.queue) + size(self.waiting) >= self.max_queue then
+    elseif size(self.queue) + size(self.waiting) >= self.max_queue then
         self.dropped = self.dropped + 1
         return nil, "could not enqueue a command: " .. self.max_queue
                     .. " are unanswered", errors.UNAVAILABLE
@@ -283,6 +285,7 @@ end
 -- Sends what is queued and waits for all replies, at most command_timeout.
 local function finish(self)
     if size(self.queue) > 0 then
+        freshen(self)
         if not connect(self) then
             return
         end

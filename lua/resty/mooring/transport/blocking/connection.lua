@@ -4,7 +4,7 @@
 -- The one connection of the blocking transport: how it comes up, who gets which
 -- reply, and how it ends.
 --
---     connect -----------> open, AUTH, SELECT --> on_up
+--     freshen, connect --> open, AUTH, SELECT --> on_up
 --     exchange, send ----> Redis --> receive --> the first in `waiting`: the
 --                          batch of a call, or a callback
 --     anything in doubt -> drop: all that waits fails
@@ -285,15 +285,23 @@ end
 
 
 ---
--- Makes sure there is a connection that was alive a moment ago. When there is
--- none to be had, all that is queued fails: sent much later it could undo what
--- others have done since.
--- @return true; or nil, message, "unavailable"
-local function connect(self)
+-- Takes in what has arrived, and notices a connection that is of no use any
+-- more. Callbacks run in this, one of which may close the transport: to be
+-- called before anybody looks whether it is closed.
+local function freshen(self)
     drain(self)
     if self.retiring then
         retire(self)
     end
+end
+
+
+---
+-- Makes sure there is a connection, which after `freshen` was alive a moment
+-- ago. When there is none to be had, all that is queued fails: sent much later
+-- it could undo what others have done since.
+-- @return true; or nil, message, "unavailable"
+local function connect(self)
     if self.conn then
         return true
     end
@@ -323,6 +331,7 @@ _M.connect = connect
 _M.drain = drain
 _M.drop = drop
 _M.exchange = exchange
+_M.freshen = freshen
 _M.send = send
 _M.settle = settle
 
