@@ -213,8 +213,7 @@ return {
           "function _M.ready(self)" .. "\n"
               .. "if self.closed then" },
         { OWN,
-          "if self.transport.start then",
-          "if background.available() then" },
+          "if self.transport.start then" },
     },
     ["lua/resty/mooring/request.lua"] = {
         { VALUE,
