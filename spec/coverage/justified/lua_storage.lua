@@ -91,6 +91,8 @@ return {
           "self.ended, self.refused = tostring(err), ok and refused",
           "return not self.ended and not self.stopped and clock() < deadline",
           "while key do",
+          'if self.coherence.state == "live" then' .. "\n"
+              .. "cache:bump_epoch()",
           "or not election.leave(cache, self.token)",
           "and not self.successor and leave(self)",
           "if not self.complained then",
