@@ -329,6 +329,71 @@ describe("router, requests of MCP sessions", function()
         end)
     end)
 
+    describe("over HTTP/1.0 without a Host", function()
+        local NO_HOST = { "--http1.0", "-H", "Host:" }
+
+        -- Each kind of request, over a server with these lines; the Hosts that
+        -- backends have seen.
+        local function hosts(lines, plain)
+            local old = proxy.start { backends = { a, b }, listen = lines, plain = plain,
+                                      workers = 1 }
+            local id = old:open { flags = NO_HOST }
+            assert.is_string(id)
+            assert.equal(200, old:call(id, { flags = NO_HOST }).status)
+            assert.equal(200, assert(old:request { body = proxy.CALL, flags = NO_HOST }).status)
+            assert.equal(200, assert(old:request { id = id, method = "DELETE",
+                                                   flags = NO_HOST }).status)
+            local list = {}
+            for _, backend in ipairs { a, b } do
+                for _, request in ipairs(proxy.seen(backend)) do
+                    list[request.headers.host] = (list[request.headers.host] or 0) + 1
+                end
+            end
+            old:stop()
+            return list, "127.0.0.1:" .. old.port
+        end
+
+        for _, plain in ipairs { false, true } do
+            local by = plain and ", from location_plain.conf" or ""
+            it("name this server to the backend" .. by, function()
+                assert.same({ ["mcp.example"] = 4 },
+                    (hosts("server_name mcp.example;", plain)))
+            end)
+
+            for _, lines in ipairs { "", "server_name _;", "server_name *.example.com;" } do
+                it(("name the address of this server with %q%s"):format(lines, by), function()
+                    local found, address = hosts(lines, plain)
+                    assert.same({ [address] = 4 }, found)
+                end)
+            end
+        end
+
+        it("name an address of IPv6 in brackets", function()
+            local old = proxy.start { backends = { a }, workers = 1,
+                                      listen = "listen [::1]:$port2;" }
+            old.url = "http://[::1]:" .. old.port2
+            assert.equal(200, select(2, old:open { flags = NO_HOST }).status)
+            assert.equal("[::1]:" .. old.port2, proxy.seen(a)[1].headers.host)
+            old:stop()
+        end)
+
+        it("name no address where there is none", function()
+            local old = proxy.start { backends = { a }, workers = 1,
+                                      listen = "listen unix:$dir/outer.sock;" }
+            local flags = { "--unix-socket", old.dir .. "/outer.sock", unpack(NO_HOST) }
+            assert.equal(200, select(2, old:open { flags = flags }).status)
+            assert.equal("unix", proxy.seen(a)[1].headers.host)
+            old:stop()
+        end)
+
+        it("name the host of the request line", function()
+            local id = web:open { flags = { "--http1.0", "-H", "Host:", "--request-target",
+                                            "http://other.example/mcp" } }
+            local seen = proxy.seen(owner(id))
+            assert.equal("other.example", seen[1].headers.host)
+        end)
+    end)
+
     describe("that end it", function()
         it("reach its backend, and it is unknown before the answer is read",
            function()

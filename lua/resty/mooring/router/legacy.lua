@@ -106,7 +106,7 @@ local function open(self, var)
     -- Until the stream says more; counted when it has ended without.
     var.mooring_result = "unpinned"
     self.open[key_of()] = {
-        host = var.http_host or "", path = var.uri,
+        host = var.mooring_host, path = var.uri,
         -- As it was before it was asked: a drop meanwhile covers the session.
         url = peer.url, reference = peer.reference,
     }
