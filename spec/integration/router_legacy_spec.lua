@@ -3,6 +3,7 @@
 --
 -- The HTTP+SSE transport, MCP 2024-11-05.
 
+local cjson = require "cjson"
 local proxy = require "support.proxy"
 local servers = require "support.servers"
 
@@ -300,6 +301,24 @@ describe("router, HTTP+SSE", function()
             stream:stop()
         end
         a:ask("start")
+    end)
+
+    it("binds a session to the backend that answered, where it is not the first choice",
+       function()
+        local web = start('policy = { route = function(_, backends) return backends[1] end },')
+        a:ask("stop")
+        local path = "/messages?sessionId=second-choice"
+        plan(EVENT:format(path), nil, b)
+        local stream = web:stream { url = web.url .. "/sse" }
+        stream:wait_for_body("second-choice")
+        wait_until_bound("second-choice")
+        assert.equal(b.url, cjson.decode(redis:cli("GET", key("second-choice")))
+            .metadata.backend_url)
+        assert.equal("b", post(web, path).headers["x-served-by"])
+        stream:stop()
+        wait_until_gone("second-choice")
+        a:ask("start")
+        web:stop()
     end)
 
     it("serves Streamable HTTP in the same location", function()

@@ -289,10 +289,16 @@ end
 
 -- ---------------------------------------------------------- the stream --
 
+local store_plain
+
+
 -- What the store has said to the first write.
 local function on_reply(self, opening, ok, err, code)
     if ok then
         opening.stored = true
+    elseif code == errors.INVALID and opening.scripted then
+        self.router.engine:blame_on_bind(err)
+        store_plain(self, opening)
     elseif not is_passing(code) then
         give_up(self, opening, err, code)
     elseif not opening.ended then
@@ -304,29 +310,36 @@ end
 
 
 local function create_later(self, opening)
-    return store.create_later(self.router.storage, opening.session,
-                              function(...) on_reply(self, opening, ...) end)
-end
-
-
--- With what policies add to it; without, when the storage does not take that.
-local function store_session(self, opening, id, path)
-    local router = self.router
-    local engine, reference = router.engine, opening.reference
-    local s = binding.session(router, id, reference, path, "sse")
-    opening.session = s
-    if engine.has.on_bind then
-        engine:on_bind(s, scripts.request(router))
-    end
-    local ok, err, code = create_later(self, opening)
-    if code == errors.INVALID and engine.has.on_bind then
-        engine:blame_on_bind(err)
-        opening.session = binding.session(router, id, reference, path, "sse")
-        ok, err, code = create_later(self, opening)
-    end
+    local ok, err, code = store.create_later(
+        self.router.storage, opening.session,
+        function(...) on_reply(self, opening, ...) end)
     if not ok then
         on_reply(self, opening, nil, err, code)
     end
+end
+
+
+-- Without what policies have added to it, which the storage does not take.
+function store_plain(self, opening)
+    local s = opening.session
+    opening.scripted = false
+    opening.session = binding.session(self.router, s.id, opening.reference,
+                                      s.metadata.endpoint, "sse")
+    if not opening.ended then
+        create_later(self, opening)
+    end
+end
+
+
+local function store_session(self, opening, id, path)
+    local router = self.router
+    local engine = router.engine
+    local s = binding.session(router, id, opening.reference, path, "sse")
+    opening.session, opening.scripted = s, engine.has.on_bind
+    if opening.scripted then
+        engine:on_bind(s, scripts.request(router))
+    end
+    create_later(self, opening)
 end
 
 
