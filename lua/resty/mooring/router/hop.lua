@@ -88,7 +88,7 @@ local function target(var)
     then
         return written
     end
-    return http1.escape_path(uri) .. (var.is_args or "") .. (var.args or "")
+    return http1.escape_path(uri) .. var.is_args .. (var.args or "")
 end
 
 
@@ -186,9 +186,6 @@ function _M.open(self, request, url)
     if outcome then
         answer.sock:close()
         return nil, "the backend could not be asked: " .. outcome, outcome
-    elseif answer.status < 200 then
-        answer.sock:close()
-        return nil, "the backend gave no final answer", "broken"
     end
     return answer
 end

@@ -71,7 +71,7 @@ local function request_for(s)
     local request = hop.request("", nil)
     if s.metadata.endpoint then
         request.target = http1.escape_path(s.metadata.endpoint)
-                         .. (var.is_args or "") .. (var.args or "")
+                         .. var.is_args .. (var.args or "")
     end
     return request
 end

@@ -41,7 +41,7 @@ local HOST_NOT_FOUND = "(3: Host not found)"
 
 -- The last of the values nginx lists for several attempts.
 local function last(values)
-    return values and match(values, "([^%s,:]+)%s*$")
+    return match(values, "([^%s,:]+)%s*$")
 end
 
 
@@ -121,7 +121,10 @@ end
 
 -- nginx lists an attempt also where the balancer has refused to make one.
 local function attempts(values, over)
-    return over and match(values, "^(.*), ") or values
+    if over then
+        return match(values, "^(.*), ")
+    end
+    return values
 end
 
 
@@ -142,9 +145,8 @@ function _M.run(router)
         return _M.forget(router, router:session_id(),
                          router.requests:peer())
     elseif outcome == "connect" then
-        local peer = router.requests:peer()
-        if peer and not over then -- else the balancer has counted it
-            router.set.health:failed(peer.url)
+        if not over then -- else the balancer has counted it
+            router.set.health:failed(router.requests:peer().url)
         end
         return router:refuse("unreachable")
     end
