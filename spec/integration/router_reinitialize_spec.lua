@@ -36,8 +36,8 @@ describe("router, re-initialisation", function()
     end)
 
     -- A session and its backend, and the other one.
-    local function open(web, headers)
-        local id, answer = web:open { headers = headers }
+    local function open(web, headers, path)
+        local id, answer = web:open { headers = headers, path = path }
         assert.is_string(id)
         local name = answer.headers["x-served-by"]
         local mine = name == "a" and a or b
@@ -462,5 +462,261 @@ describe("router, re-initialisation", function()
             assert.equal(n, called(web:call(id, { headers = headers }), other))
         end
         assert.equal(404, web:call(id).status)
+    end)
+
+    it("gives up after the third backend in a row that is gone, too", function()
+        local web = proxy.start { backends = { a },
+            options = 'storage = "local", policy = "reinitialize",' }
+        local id = web:open()
+        for _ = 1, 2 do
+            proxy.rule(a, { initialize = false, status = 404 })
+            proxy.rule(a, { initialize = false, status = 202 }) -- notifications/initialized
+        end
+        proxy.rule(a, { initialize = false, status = 404 })
+        local answer = web:call(id)
+        assert.same({ 503, "1" }, { answer.status, answer.headers["retry-after"] })
+        assert.equal(3, web:stats().results.reinitialized)
+        called(web:call(id), a)
+        web:stop()
+    end)
+
+    it("opens a session with a path that is not stored at the path of the request", function()
+        local id, mine, other = open(one, nil, "/mcp/caf%C3%A9")
+        mine:ask("stop")
+        called(one:call(id, { path = "/mcp/caf%C3%A9?x=1" }), other)
+        for _, each in ipairs(proxy.seen(other)) do
+            assert.equal("/mcp/caf%C3%A9?x=1", each.url)
+        end
+    end)
+
+    it("does what another policy says of a 404", function()
+        for _, case in ipairs {
+            { policy = '{ { on_unreachable = function() return "keep" end }, "reinitialize" }',
+              stays = true },
+            { policy = '{ { on_unreachable = function() return "forget" end }, "reinitialize" }',
+              stays = false },
+        } do
+            local web = start(case.policy)
+            local id, mine = open(web)
+            proxy.rule(mine, { status = 404, body = "its own" })
+            local answer = web:call(id)
+            assert.same({ 404, "its own" }, { answer.status, answer.body })
+            assert.equal(case.stays and mine.url or nil, reference(id))
+            web:stop()
+        end
+    end)
+
+    -- A request whose answer is awaited elsewhere.
+    local function begin(web, id)
+        return web:stream { method = "POST", id = id, body = proxy.CALL }
+    end
+
+    local function await_seen(backend, count, method)
+        servers.wait_for(function() return #proxy.seen(backend, method) == count end, 5,
+            count .. " requests at " .. backend.name)
+    end
+
+    it("leaves it at a 404 for a session that ends meanwhile", function()
+        local id, mine = open(one)
+        mine:ask("reset")
+        proxy.rule(mine, { method = "POST", action = "hang" })
+        proxy.rule(mine, { method = "DELETE" })
+        local call = begin(one, id)
+        await_seen(mine, 1)
+        assert.equal(200, one:delete(id).status)
+        mine:ask { op = "answer", status = 404, body = "gone" }
+        call:wait_for_head("HTTP/1.1 404")
+        call:wait_for_body("gone")
+        assert.is_nil(reference(id))
+    end)
+
+    it("sends a request after a session that was moved meanwhile", function()
+        local id, mine, other = open(one)
+        mine:ask("reset")
+        other:ask("reset")
+        proxy.rule(mine, { method = "POST", action = "hang" })
+        local call = begin(one, id)
+        await_seen(mine, 1)
+        assert.equal(1, cjson.decode(one:call(id).body).count) -- in its new place
+        mine:ask { op = "answer", status = 404, body = "gone" }
+        call:wait_for_body('"count":2')
+        local opened = 0
+        for _, backend in ipairs { a, b } do
+            for _, each in ipairs(proxy.seen(backend, "POST")) do
+                opened = opened + (each.body == proxy.INITIALIZE and 1 or 0)
+            end
+        end
+        assert.equal(1, opened)
+    end)
+
+    it("loses no session that its policy does not admit in its new place", function()
+        local web = start([[{
+            require("resty.mooring.policy.reinitialize").new { restarts = false },
+            { admit = function(s) return not s.metadata.backend_url:find("#", 1, true) end },
+        }]])
+        local id, mine, other = open(web)
+        mine:ask("stop")
+        assert.equal(404, web:call(id).status)
+        assert.matches("^" .. other.url .. "#;", reference(id))
+        -- Told from one that is forgotten by one that is, behind it.
+        local second = open(web)
+        other:ask("reset")
+        assert.equal(404, web:call(second).status)
+        servers.wait_for(function() return not reference(second) end, 5,
+            "the session to be forgotten")
+        assert.matches("^" .. other.url .. "#;", reference(id))
+        web:stop()
+    end)
+
+    -- What happens while a backend takes its time over the initialize. The
+    -- storage is one of five methods, in a worker's own table.
+    describe("in the middle of it", function()
+        local SHELF = [[
+            local record = require "resty.mooring.record"
+            local sessions, away = {}, false
+            shelf = {
+                store = function(_, s) sessions[s.id] = record.encode(s) return true end,
+                load = function(_, id)
+                    if away then return nil, "away", "unavailable" end
+                    if sessions[id] then return record.decode(sessions[id], id) end
+                    return nil, "session not found", "not_found"
+                end,
+                delete = function(_, id) sessions[id] = nil return true end,
+                delete_expired = function() return 0 end,
+                close = function() return true end,
+            }
+            function change(args)
+                away = args.away == "1"
+                local s = args.id and record.decode(sessions[args.id], args.id)
+                if s and args.url then
+                    s:set_metadata("backend_url", args.url)
+                    shelf:store(s)
+                end
+                return s and s.metadata.backend_url
+            end
+            -- The time and the patience of resty.mooring.router.reinitialize.
+            local ffi, semaphore = require "resty.mooring.ffi", require "ngx.semaphore"
+            local now, new, ahead, patience = ffi.now, semaphore.new, 0, nil
+            ffi.now = function() return now() + ahead end
+            require "resty.mooring.router.reinitialize"
+            ffi.now = now
+            function spend(seconds) ahead = ahead + seconds * 1000 end
+            function lose_patience() patience = 0.001 end
+            semaphore.new = function(n)
+                local real = new(n)
+                return { post = function(_, m) return real:post(m) end,
+                         wait = function(_, s) return real:wait(patience or s) end,
+                         count = function() return real:count() end }
+            end
+        ]]
+        local CHANGE = [[
+            location = /change { content_by_lua_block {
+                ngx.print(change(ngx.req.get_uri_args()) or "none")
+            } }
+            location = /spend { content_by_lua_block { spend(31) } }
+            location = /lose-patience { content_by_lua_block { lose_patience() } }
+        ]]
+        local web, id, mine, other, call
+
+        before_each(function()
+            web = proxy.start {
+                backends = { a, b }, workers = 1, before = SHELF, server = CHANGE,
+                options = "storage = shelf, max_fails = 0, policy = "
+                    .. 'require("resty.mooring.policy.reinitialize").new { restarts = false },',
+            }
+            id, mine, other = open(web)
+            mine:ask("stop")
+            proxy.rule(other, { initialize = true, action = "hang" })
+            call = begin(web, id)
+            await_seen(other, 1)
+        end)
+        after_each(function() web:stop() end)
+
+        local function change(query)
+            return assert(servers.http(web.url .. "/change?" .. query)).body
+        end
+
+        local function bind_elsewhere()
+            assert.equal(mine.url .. "#;x", change("id=" .. id .. "&url=" .. mine.url .. "%23;x"))
+        end
+
+        -- @param rule for the request behind the handshake
+        local function go_on(rule)
+            proxy.rule(other, { method = "POST", status = 202 }) -- notifications/initialized
+            if rule then
+                proxy.rule(other, rule)
+            end
+            other:ask { op = "answer", headers = { ["mcp-session-id"] = "late" },
+                body = '{"result":{"protocolVersion":"' .. proxy.VERSION .. '"}}' }
+        end
+
+        -- What was opened in vain is told so.
+        local function await_end_of_late()
+            await_seen(other, 1, "DELETE")
+            local ended = proxy.seen(other, "DELETE")[1]
+            assert.equal("late", ended.headers["mcp-session-id"])
+            assert.same({ 1, 0 }, { web:stats().results.orphans,
+                                    web:stats().results.reinitialized })
+        end
+
+        it("a session that ends stays ended", function()
+            assert.equal(404, web:delete(id).status)
+            go_on()
+            call:wait_for_head("HTTP/1.1 404")
+            await_end_of_late()
+            assert.equal("none", change(""))
+        end)
+
+        it("a session that is bound elsewhere stays there", function()
+            mine:ask("start")
+            proxy.rule(mine, { method = "POST", body = "here" })
+            bind_elsewhere()
+            go_on()
+            call:wait_for_body("here")
+            await_end_of_late()
+            assert.equal(mine.url .. "#;x", change("id=" .. id))
+        end)
+
+        it("a store that goes away leaves the binding", function()
+            change("away=1")
+            go_on()
+            call:wait_for_head("HTTP/1.1 503")
+            await_end_of_late()
+            assert.equal(mine.url, change("id=" .. id))
+        end)
+
+        it("a store that goes away forgets nothing", function()
+            change("away=1")
+            other:ask { op = "answer", status = 400 }
+            call:wait_for_head("HTTP/1.1 503")
+            assert.equal(mine.url, change("id=" .. id))
+        end)
+
+        it("a session that is bound elsewhere is not forgotten", function()
+            bind_elsewhere()
+            other:ask { op = "answer", status = 400 }
+            call:wait_for_head("HTTP/1.1 503")
+            assert.equal(mine.url .. "#;x", change("id=" .. id))
+        end)
+
+        it("other requests wait no longer than they have to", function()
+            servers.http(web.url .. "/lose-patience")
+            local answer = web:call(id)
+            assert.same({ 503, "1" }, { answer.status, answer.headers["retry-after"] })
+            go_on { method = "POST", body = "at last" }
+            call:wait_for_body("at last")
+            assert.equal(other.url .. "#;late", change("id=" .. id))
+        end)
+
+        it("one of them takes over when it takes too long", function()
+            servers.http(web.url .. "/spend")
+            assert.equal(1, called(web:call(id), other))
+            local now = change("id=" .. id)
+            go_on()
+            call:wait_for_body('"count":2')
+            await_seen(other, 1, "DELETE")
+            assert.equal(now, change("id=" .. id))
+            assert.equal(1, web:stats().results.reinitialized)
+        end)
     end)
 end)
