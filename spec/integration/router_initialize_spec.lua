@@ -264,6 +264,23 @@ describe("router, initialize", function()
             end)
         end
 
+        it("does not take the binding, nor the backend the end of the session, it is tried "
+            .. "no more", function()
+            switch("create", "unavailable")
+            for _, backend in ipairs { a, b } do
+                proxy.rule(backend, { method = "DELETE", action = "reset", times = 10 })
+            end
+            local id, answer = web:open()
+            assert.same({ nil, 503 }, { id, answer.status })
+            servers.wait_for(function() return #seen("DELETE") == 2 end, 5,
+                "both attempts of nginx")
+            switch("none", "x")
+            a:ask("reset")
+            b:ask("reset")
+            assert.equal(200, web:call((web:open())).status)
+            assert.is_nil(web:error_log():find("runtime error", 1, true))
+        end)
+
         it("cannot remove a binding a DELETE is answered 503", function()
             local id = web:open()
             switch("delete", "unavailable")

@@ -72,6 +72,16 @@ describe("router, backends from a function", function()
         }
     end
 
+    it("need the dictionary of http.conf, or nginx does not start", function()
+        local ok, err = pcall(servers.nginx, { conf = [[
+            init_by_lua_block {
+                require("resty.mooring.router").new { backends = function() return {} end }
+            } ]] })
+        assert.is_false(ok)
+        assert.matches("opts.backends that may change need lua_shared_dict mooring of http.conf",
+            err, 1, true)
+    end)
+
     it("are read again and again, and keep their sessions when they leave",
        function()
         list(a)

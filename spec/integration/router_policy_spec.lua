@@ -372,6 +372,24 @@ describe("router, policy", function()
             assert.equal(200, as("ann", { id = id, body = proxy.CALL }).status)
         end)
 
+        it("lets nobody through to a session whose record names no backend", function()
+            start(ADMIT, { options = "storage = shelf,", before = [[
+                local sessions = {
+                    empty = require("resty.mooring.session").new("empty"),
+                    bare = { id = "bare", type = "mcp", created_at = 0, updated_at = 0 },
+                }
+                local function done() return true end
+                shelf = { store = done, delete = done, delete_expired = done, close = done,
+                          load = function(_, id) return sessions[id] end }
+            ]] })
+            for _, id in ipairs { "empty", "bare" } do
+                local answer = as(nil, { id = id, body = proxy.CALL })
+                assert.same({ 503, "1" }, { answer.status, answer.headers["retry-after"] })
+            end
+            assert.matches("the session has no backend_url", web:error_log(), 1, true)
+            assert.equal(0, #proxy.seen(a) + #proxy.seen(b))
+        end)
+
         it("refuses a key that somebody else has bound, and does not bind it", function()
             start(ADMIT, { options = 'key = { header = "X-Room" },' })
             for _, backend in ipairs { a, b } do
@@ -416,6 +434,18 @@ describe("router, policy", function()
                 assert.equal(1, web:stats().policies.inline.on_bind.errors)
             end)
         end
+
+        it("is not to blame for an id that is bound already", function()
+            start "{ on_bind = function(session) session.metadata.k = 'v' end }"
+            for _, backend in ipairs { a, b } do
+                proxy.rule(backend, { initialize = true, body = "{}",
+                    headers = { ["Mcp-Session-Id"] = "same" } })
+            end
+            assert.equal(200, select(2, web:open()).status)
+            assert.equal(502, select(2, web:open()).status)
+            local on_bind = web:stats().policies.inline.on_bind
+            assert.same({ 2, 0 }, { on_bind.calls, on_bind.errors })
+        end)
     end)
 
     -- -------------------------------------------------------------- route --

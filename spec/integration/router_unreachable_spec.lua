@@ -329,6 +329,48 @@ describe("router, when a backend", function()
     end)
 end)
 
+describe("router, when a backend is gone and its session has just been bound anew", function()
+    local a, b
+
+    setup(function() a, b = proxy.backend("a"), proxy.backend("b") end)
+    teardown(function() servers.stop_all() end)
+    before_each(function()
+        a:ask("stop")
+        b:ask("reset")
+        proxy.rule(b, { body = "found" })
+    end)
+
+    local function start(options)
+        return proxy.start { backends = { a, b }, workers = 1, before = ([[
+            -- From the second look on, somebody else has bound it to b.
+            local new_session, looks = require("resty.mooring.session").new, 0
+            local function done() return true end
+            shelf = { store = done, delete = done, delete_expired = done, close = done,
+                load = function(_, id)
+                    looks = looks + 1
+                    return new_session(id, { metadata = {
+                        backend_url = looks == 1 and %q or %q } })
+                end }
+        ]]):format(a.url, b.url), options = "storage = shelf, " .. (options or "") }
+    end
+
+    it("that is a 503, and the next request finds it", function()
+        local web = start()
+        local answer = web:call("moving")
+        assert.same({ 503, "1" }, { answer.status, answer.headers["retry-after"] })
+        assert.equal("found", web:call("moving").body)
+        assert.equal(0, web:stats().results.forgotten)
+    end)
+
+    it("the request goes there at once with a policy that may have done it", function()
+        local web = start('policy = require("resty.mooring.policy.reinitialize").new '
+            .. "{ restarts = false },")
+        assert.equal("found", web:call("moving").body)
+        local results = web:stats().results
+        assert.same({ 0, 0 }, { results.forgotten, results.reinitialized })
+    end)
+end)
+
 describe("router, when a backend does not answer in time", function()
     local a, web
 

@@ -217,6 +217,23 @@ describe("router, a location with location_plain.conf", function()
         assert.equal(a.url, web:last_backend())
     end)
 
+    it("is not replaced by a proxy_pass alone, which is answered 502", function()
+        local a = proxy.backend("a")
+        local web = proxy.start { backends = { a }, workers = 1, server = [[
+            location = /bare { proxy_pass http://mooring; }
+            location = /half {
+                proxy_pass http://mooring;
+                error_page 502 504 = @mooring_unreachable;
+            } ]] }
+        for _, path in ipairs { "/bare", "/half" } do
+            assert.equal(502, web:request({ path = path, body = proxy.CALL }).status)
+        end
+        assert.equal(0, #proxy.seen(a))
+        assert.equal(1, web:stats().results.failed)
+        assert.matches('a request came to the upstream "mooring" that does not belong there',
+            web:error_log(), 1, true)
+    end)
+
     local function keeps_sessions(opts)
         local web = proxy.start(opts)
         local id, opened = web:open()

@@ -247,6 +247,18 @@ describe("router, a backend of bad will", function()
         end)
     end
 
+    it("speaks another protocol with nobody but a client that asks for one", function()
+        local ask = "GET /mcp HTTP/1.1\r\nHost: x\r\n%s\r\n"
+        raw:ask { op = "answer", text = ANSWERS["another protocol"], ["end"] = true }
+        local function send(headers)
+            return odd:ask({ op = "send", port = web.port, timeout = 10000,
+                             text = ask:format(headers) }).answer
+        end
+        assert.matches("^HTTP/1.1 101 .*smuggled$",
+            send("Connection: Upgrade\r\nUpgrade: evil\r\n"))
+        assert.matches("^HTTP/1.1 502 ", send("Connection: close\r\n"))
+    end)
+
     it("cannot play the internal server", function()
         for way in pairs(WAYS) do
             for _, outcome in ipairs { "connect", "timeout", "refused" } do

@@ -15,7 +15,6 @@ local SOCKET = "the internal server and its sockets are this nginx's, which is t
 local DICT = "lua_shared_dict mooring is in http.conf; without it there are warnings"
 local FULL = "lua_shared_dict mooring is full (spec/nginx/full_dictionary_spec.lua: other uses)"
 local SYSTEM = "what the system does not refuse in a test"
-local OPEN = "no spec goes there yet"
 
 return {
     ["lua/resty/mooring/policy.lua"] = {
@@ -38,8 +37,6 @@ return {
           "self.serve = self.engine.watches_answers and reinitialize.carry",
           "self.engine:start(self.name, ngx.worker.id() or 0)",
           'storage = type(storage.stats) == "function" and storage:stats() or nil,' },
-        { OPEN, open = true,
-          "if source.read and not dict then" },
     },
     ["lua/resty/mooring/router/admin.lua"] = {
         { VALUE,
@@ -58,10 +55,6 @@ return {
         { VALUE,
           "address = address and host or nil,",
           "tls_name = byte(host, 1) == 91 and sub(host, 2, -2) or host," },
-    },
-    ["lua/resty/mooring/router/binding.lua"] = {
-        { OPEN, open = true,
-          "if not ok and code == errors.INVALID then" },
     },
     ["lua/resty/mooring/router/choice.lua"] = {
         { VALUE,
@@ -92,8 +85,6 @@ return {
         { PCALL, by_chance = true,
           "if not ok then",
           "self.busy = next(self.waiting) ~= nil and not (ok and done)" },
-        { OPEN, open = true,
-          "if self.count >= MAX_WAITING then" },
     },
     ["lua/resty/mooring/router/dns.lua"] = {
         { VALUE,
@@ -120,10 +111,6 @@ return {
           'return times and find(times, "%- : $") ~= nil' },
         { CHANCE, by_chance = true,
           "if not peer or peer.upstream == last.upstream then" },
-        { OPEN, open = true,
-          "if status < 200 and not (status == 101 and ngx.var.http_upgrade) then",
-          "if peer then",
-          "if not peer or not peer.address or peer.tls ~= tls then" },
     },
     ["lua/resty/mooring/router/headers.lua"] = {
         { "a request has headers, and nginx-lua lists no more than there is room for",
@@ -140,10 +127,7 @@ return {
           "if secret == nil then" },
         { OWN,
           'and not find(written, "[%z\\1-\\32]")' },
-        { OPEN, open = true,
-          'return http1.escape_path(uri) .. (var.is_args or "") .. (var.args or "")',
-          '["Host"] = var.http_host or var.host,',
-          "elseif answer.status < 200 then",
+        { SOCKET,
           'return err == "closed" and (not length or seen >= length)' },
         { SOCKET, by_chance = true,
           "if not ok then",
@@ -175,14 +159,6 @@ return {
           'elseif router:proxy(var, id, reference, code) == "dropped" then' },
     },
     ["lua/resty/mooring/router/legacy.lua"] = {
-        { OPEN, open = true,
-          'host = var.http_host or "", path = var.uri,',
-          "if router.mcp then",
-          "if var.http_mooring_backend then",
-          "return true" .. "\n"
-              .. "elseif not is_passing(code) then",
-          "and not exiting()",
-          "if code == errors.INVALID and engine.has.on_bind then" },
         { CHANCE, by_chance = true,
           'elseif router:proxy(var, id, reference, code) == "dropped" then',
           "if not self.busy then",
@@ -193,11 +169,6 @@ return {
         { TIMER, by_chance = true,
           "self.busy = ngx.timer.at(RETRY, retry, self) or false",
           "and ngx.timer.at(RETRY, retry, self) or false" },
-        { OPEN, open = true, by_chance = true,
-          "local found = self.router.storage:load(s.id)",
-          "return found ~= nil",
-          "and found.metadata.backend_url == s.metadata.backend_url",
-          "if ok or code == errors.ALREADY_EXISTS and is_own(self, s) then" },
         { PCALL, by_chance = true,
           "if not ok then" .. "\n"
               .. 'log.warn_limited("save", "could not store sessions: ", err)' },
@@ -208,10 +179,6 @@ return {
           "local url = session.metadata and session.metadata.backend_url" },
         { VALUE,
           "return url and label_of_binding(self, url) or NONE" },
-    },
-    ["lua/resty/mooring/router/mcp.lua"] = {
-        { OPEN, open = true,
-          "if router:is_bound(var) then" },
     },
     ["lua/resty/mooring/router/membership.lua"] = {
         { OWN,
@@ -227,9 +194,6 @@ return {
     ["lua/resty/mooring/router/opening.lua"] = {
         { TIMER, by_chance = true,
           "if premature then" },
-        { OPEN, open = true,
-          "if answer then" .. "\n"
-              .. "hop.drop(answer)" },
     },
     ["lua/resty/mooring/router/outcomes.lua"] = {
         { CHANCE, by_chance = true,
@@ -258,42 +222,13 @@ return {
           "if exiting() then" },
     },
     ["lua/resty/mooring/router/reinitialize.lua"] = {
-        { OPEN, open = true,
-          "if s.metadata.endpoint then",
-          '.. (var.is_args or "") .. (var.args or "")',
-          "if not now then",
-          "return now.metadata.backend_url == seen.metadata.backend_url",
-          "if forgotten == nil then",
-          'return forgotten and "forgotten" or "moved"',
-          "if ok == nil then",
-          "if router.moving[id] == flight then",
-          "if flight and clock() - flight.since < PATIENCE * 1000 then",
-          'return not flight.done and "moved" or flight.answer',
-          "local moves = (tonumber(var.mooring_moves) or 0) + 1",
-          "if moves > MAX_MOVES then",
-          "if not s or not binding.is_endpoint(s, ngx.var.uri) then",
-          'if verdict == "reinitialize" then' },
         { VALUE,
           'return new_id == "forgotten" and forget(router, id, s) or new_id' },
         { PCALL, by_chance = true,
           "if not ok then" .. "\n"
               .. 'log.err("could not reinitialize a session: ", answer)' },
-        { OPEN, open = true, by_chance = true,
-          "elseif s.metadata.backend_url ~= peer.reference then",
-          "if not peer then" .. "\n"
-              .. 'return "dropped"',
-          'return router:refuse(outcome == "timeout" and "timeout" or "failed")' },
     },
     ["lua/resty/mooring/router/replay.lua"] = {
-        { OPEN, open = true, by_chance = true,
-          'local body = type(data) == "table" and data.initialize',
-          'if type(body) == "string" and jsonrpc.is_initialize(body) then' },
-        { OPEN, open = true,
-          "while seen <= MAX_RESULT and clock() < deadline do",
-          'return is_stream and response_in_events(text .. "\\n")',
-          "post(request, INITIALIZED, id, version), url)" .. "\n"
-              .. "if not answer then",
-          "if answer then" },
         { VALUE,
           'return type(result) == "table" and result.protocolVersion or nil' },
     },
@@ -303,9 +238,6 @@ return {
           "for _, slot in ipairs(dict and self.engine.slots or {}) do" },
     },
     ["lua/resty/mooring/router/scripts.lua"] = {
-        { OPEN, open = true,
-          "local url = s.metadata and s.metadata.backend_url",
-          "elseif not url then" },
         { VALUE,
           "return router.mcp and access_mcp or access_keyed" },
     },
@@ -350,11 +282,6 @@ return {
     ["lua/resty/mooring/router/unreachable.lua"] = {
         { CHANCE, by_chance = true,
           "elseif forgotten == false and not seen" },
-        { OPEN, open = true,
-          "and router.engine.has.on_unreachable",
-          'return values and match(values, "([^%s,:]+)%s*$")',
-          'return over and match(values, "^(.*), ") or values',
-          "if peer and not over then -- else the balancer has counted it" },
     },
     ["lua/resty/mooring/script/contract.lua"] = {
         { "fields of several types at once: spec/fuzz/policy_target.lua", by_chance = true,
