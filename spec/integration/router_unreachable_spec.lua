@@ -403,3 +403,24 @@ describe("router, when a backend does not answer in time", function()
         assert.same({ nil, 504 }, { id, answer.status })
     end)
 end)
+
+
+describe("router, when a location answers 502 by itself", function()
+    teardown(function() servers.stop_all() end)
+
+    it("that is a 502, of which no backend and no session hears", function()
+        local backend = proxy.backend("a")
+        local web = proxy.start { backends = { backend }, workers = 1,
+                                  location = "if ($http_x_down) { return 502; }" }
+        local id = web:open()
+        local down = { headers = { ["X-Down"] = "1" }, id = id, body = proxy.CALL }
+        for _ = 1, 5 do
+            assert.equal(502, web:request(down).status)
+        end
+        down.id = nil
+        assert.equal(502, web:request(down).status)
+        assert.is_false(web:stats().backends[1].failed)
+        assert.equal(200, web:call(id).status)
+        assert.is_nil(web:error_log():find("[error]", 1, true), web:error_log())
+    end)
+end)

@@ -145,8 +145,9 @@ function _M.run(router)
         return _M.forget(router, router:session_id(),
                          router.requests:peer())
     elseif outcome == "connect" then
-        if not over then -- else the balancer has counted it
-            router.set.health:failed(router.requests:peer().url)
+        local peer = router.requests:peer() -- none: the 502 is not a backend's
+        if peer and not over then -- else the balancer has counted it
+            router.set.health:failed(peer.url)
         end
         return router:refuse("unreachable")
     end
