@@ -368,6 +368,39 @@ describe("router, requests of MCP sessions", function()
             end
         end
 
+        it("name this server also with more headers than are usual", function()
+            local old = proxy.start { backends = { a, b }, workers = 1,
+                                      listen = "server_name mcp.example;" }
+            local flags = { unpack(NO_HOST) }
+            for i = 1, 70 do
+                flags[#flags + 1] = "-H"
+                flags[#flags + 1] = "X-Number-" .. i .. ": " .. i
+            end
+            local id = old:open { flags = flags }
+            assert.equal(200, old:call(id, { flags = flags }).status)
+            for _, request in ipairs(proxy.seen(owner(id))) do
+                assert.equal("mcp.example", request.headers.host)
+            end
+            old:stop()
+        end)
+
+        it("name this server for sessions that are not MCP's", function()
+            local old = proxy.start { backends = { a }, workers = 1,
+                                      listen = "server_name mcp.example;",
+                                      options = 'key = { header = "X-User" },' }
+            proxy.rule(a, { body = "ok", times = 10 })
+            for _, user in ipairs { "ann", "ann", "" } do
+                local answer = old:request { method = "GET", headers = { ["X-User"] = user },
+                                             flags = NO_HOST }
+                assert.equal(200, answer.status)
+            end
+            for _, request in ipairs(proxy.seen(a)) do
+                assert.equal("mcp.example", request.headers.host)
+            end
+            assert.equal(3, #proxy.seen(a))
+            old:stop()
+        end)
+
         it("name an address of IPv6 in brackets", function()
             local old = proxy.start { backends = { a }, workers = 1,
                                       listen = "listen [::1]:$port2;" }

@@ -8,6 +8,9 @@
 -- header that is there twice, or with _ for - (which of them counts depends on
 -- the version and the configuration of nginx), one that is empty, and more
 -- headers than the list has room for.
+--
+-- And the Host that every request has to have (RFC 9112, 3.2): only one of
+-- HTTP/1.0 may come here without.
 
 local base = require "resty.core.base"
 local mooring_ffi = require "resty.mooring.ffi"
@@ -18,31 +21,48 @@ local ffi = mooring_ffi.ffi
 local ffi_string = ffi.string
 local get_request = base.get_request
 local nginx = ffi.C
+local get_headers = ngx.req.get_headers
+local set_header = ngx.req.set_header
 
 local _M = {}
 
+local NOT_FOUND = C.MR_NOT_FOUND
 local ROOM = 64
-local SESSION, VERSION = "mcp-session-id", "mcp-protocol-version"
+local HOST, SESSION = "host", "mcp-session-id"
+local VERSION = "mcp-protocol-version"
 
 require "resty.core.request" -- declares what follows
 local list = ffi.new("ngx_http_lua_ffi_table_elt_t[?]", ROOM)
 local truncated = ffi.new("int[1]")
 
 
----
--- For a request with exactly one Mcp-Session-Id, as it may be passed on.
--- @return its value, and whether there is an MCP-Protocol-Version; nil: read
---         the variables
-function _M.mcp()
+-- Fills the list. Returns how many there are; nil when there is no room.
+local function read_list()
     local request = get_request()
     local n = nginx.ngx_http_lua_ffi_req_get_headers_count(
         request, ROOM, truncated)
-    if n <= 0 or n > ROOM or truncated[0] ~= 0 then
+    if n < 0 or n > ROOM or truncated[0] ~= 0 then
         return nil
     end
-    nginx.ngx_http_lua_ffi_req_get_headers(request, list, n, 1)
+    if n > 0 then
+        nginx.ngx_http_lua_ffi_req_get_headers(request, list, n, 1)
+    end
+    return n
+end
+
+
+---
+-- For a request with a Host and exactly one Mcp-Session-Id, as it may be passed
+-- on.
+-- @return its value, and whether there is an MCP-Protocol-Version; nil: read
+--         the variables
+function _M.mcp()
+    local n = read_list()
+    if not n then
+        return nil
+    end
     local at = C.mr_header_find(list, n, SESSION, #SESSION)
-    if at < 0 then
+    if at < 0 or C.mr_header_find(list, n, HOST, #HOST) < 0 then
         return nil
     end
     local value = list[at].value
@@ -51,6 +71,26 @@ function _M.mcp()
     end
     return ffi_string(value.data, value.len),
            C.mr_header_find(list, n, VERSION, #VERSION) ~= -1
+end
+
+
+-- Not by $http_host: once looked up and not found, nginx would not look again.
+local function has_no_host()
+    local n = read_list()
+    if n then
+        return C.mr_header_find(list, n, HOST, #HOST) == NOT_FOUND
+    end
+    return not get_headers(0)[HOST]
+end
+
+
+---
+-- Gives a request that came without a Host the one it meant (http.conf).
+-- @param var ngx.var
+function _M.complete(var)
+    if has_no_host() then
+        set_header("Host", var.mooring_host)
+    end
 end
 
 

@@ -8,6 +8,7 @@
 
 local binding = require "resty.mooring.router.binding"
 local choice = require "resty.mooring.router.choice"
+local complete = require("resty.mooring.router.headers").complete
 local errors = require "resty.mooring.errors"
 local log = require "resty.mooring.log"
 local scripts = require "resty.mooring.router.scripts"
@@ -67,6 +68,7 @@ end
 -- Decides where a request of a session goes.
 -- @param id nil or "" for a request that belongs to none
 function _M.serve(router, var, id)
+    complete(var)
     if not id or id == "" then
         return router:unpinned(var)
     end

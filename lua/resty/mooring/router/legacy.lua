@@ -41,6 +41,7 @@
 
 local binding = require "resty.mooring.router.binding"
 local choice = require "resty.mooring.router.choice"
+local complete = require("resty.mooring.router.headers").complete
 local errors = require "resty.mooring.errors"
 local forward = require "resty.mooring.router.forward"
 local log = require "resty.mooring.log"
@@ -106,7 +107,7 @@ local function open(self, var)
     -- Until the stream says more; counted when it has ended without.
     var.mooring_result = "unpinned"
     self.open[key_of()] = {
-        host = var.mooring_host, path = var.uri,
+        host = var.http_host, path = var.uri,
         -- As it was before it was asked: a drop meanwhile covers the session.
         url = peer.url, reference = peer.reference,
     }
@@ -165,6 +166,7 @@ function _M.access(self, var)
         -- sse.conf is in the internal server, where it has no business.
         return self.router:refuse("failed")
     end
+    complete(var)
     local id = self.ids:find(var.uri, var.args)
     if self.ids.path and id then
         var.mooring_path = self.ids.path .. "-" -- for the log

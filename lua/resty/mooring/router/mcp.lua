@@ -27,6 +27,7 @@ local opening = require "resty.mooring.router.opening"
 local scripts = require "resty.mooring.router.scripts"
 
 local clear_header = ngx.req.clear_header
+local complete = headers.complete
 local ngx = ngx
 local set_header = ngx.req.set_header
 local read_headers = headers.mcp
@@ -55,6 +56,7 @@ end
 
 -- Whatever headers there are: the backend gets the very id that is looked up.
 local function read_slowly(var)
+    complete(var)
     local id = var.http_mcp_session_id
     if id == "" then
         clear_header("Mcp-Session-Id")
