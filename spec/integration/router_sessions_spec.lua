@@ -384,6 +384,19 @@ describe("router, requests of MCP sessions", function()
             old:stop()
         end)
 
+        it("name this server when they have no header at all", function()
+            local old = proxy.start { backends = { a }, workers = 1,
+                                      listen = "server_name mcp.example;" }
+            proxy.rule(a, { body = "ok" })
+            local answer = servers.http(old.mcp, { flags = {
+                "--http1.0", "-H", "Host:", "-H", "User-Agent:", "-H", "Accept:" } })
+            assert.equal(200, answer.status)
+            local headers = proxy.seen(a)[1].headers
+            assert.equal("mcp.example", headers.host)
+            assert.is_nil(headers.accept or headers["user-agent"])
+            old:stop()
+        end)
+
         it("name this server for sessions that are not MCP's", function()
             local old = proxy.start { backends = { a }, workers = 1,
                                       listen = "server_name mcp.example;",

@@ -41,7 +41,7 @@ local function read_list()
     local request = get_request()
     local n = nginx.ngx_http_lua_ffi_req_get_headers_count(
         request, ROOM, truncated)
-    if n < 0 or n > ROOM or truncated[0] ~= 0 then
+    if n < 0 or truncated[0] ~= 0 then
         return nil
     end
     if n > 0 then
