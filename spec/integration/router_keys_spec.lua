@@ -165,6 +165,37 @@ describe("router, key", function()
         assert.equal(again, (served_by(web, user)))
     end)
 
+    -- A storage that creates in this way.
+    local function creating(body)
+        return proxy.start {
+            backends = { a, b }, workers = 1,
+            before = ([[
+                local session = require "resty.mooring.session"
+                storage = require("resty.mooring.local_storage").new { name = "spec" }
+                local create = storage.create
+                function storage:create(s) %s end
+            ]]):format(body),
+            options = 'key = { header = "X-User" }, storage = storage,',
+        }
+    end
+
+    it("goes where somebody else has bound it at the same time", function()
+        local web = creating(([[
+            create(self, session.new(s.id, { metadata = { backend_url = %q } }))
+            return create(self, s)]]):format(b.url))
+        for _, user in ipairs { "u1", "u2", "u3", "u1" } do
+            assert.equal("b", (served_by(web, { headers = { ["X-User"] = user } })))
+        end
+        assert.equal(0, web:stats().results.created)
+    end)
+
+    it("that is bound and gone again each time is a 503", function()
+        local web = creating('return nil, "session already exists", "already_exists"')
+        local _, answer = served_by(web, { headers = { ["X-User"] = "u1" } })
+        assert.equal(503, answer.status)
+        assert.truthy(web:error_log():find("it comes and goes", 1, true))
+    end)
+
     it("is bound once though many first requests come at once, through two "
         .. "replicas with two workers", function()
         local options = ('key = { header = "X-User" }, storage = %q,'):format(

@@ -234,7 +234,8 @@ return {
         { GONE, by_chance = true,
           "elseif renewed == false" },
         { RACE, by_chance = true,
-          "if self.cache:claim(ref, clock() + claim_ms(self)) then" },
+          "if self.cache:claim(ref, clock() + claim_ms(self)) then",
+          "and self.cache:remove_ref(ref, cache.VANISHED) == nil" },
     },
     ["lua/resty/mooring/routing/fetch.lua"] = {
         { OWN,
