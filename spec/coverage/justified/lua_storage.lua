@@ -320,6 +320,12 @@ return {
         { VALUE,
           "return sub(err, -#UNKNOWN) == UNKNOWN and sub(err, 1, -#UNKNOWN - 1) or err" },
     },
+    ["lua/resty/mooring/transport/cosocket.lua"] = {
+        { "a connection that was made, and is lost before the one who waited for it goes on",
+          by_chance = true,
+          'return nil, err or "lost the connection to " .. self.address,',
+          "ok and UNAVAILABLE or code" },
+    },
     ["lua/resty/mooring/transport/link.lua"] = {
         { "without memory there is no command: spec/memory, which others notice first",
           by_chance = true,
