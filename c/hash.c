@@ -47,11 +47,10 @@ INLINE uint64_t last_word(const unsigned char *p, size_t len) {
     uint64_t word = (uint64_t)(len & 255) << 56;
     size_t left = len % 8;
 
-    p += len - left;
     if (left > 0 && len >= 8) /* one load, of which some bytes are known */
-        return word | load64(p + left - 8) >> (64 - 8 * left);
+        return word | load64(p + len - 8) >> (64 - 8 * left);
     for (size_t i = 0; i < left; i++)
-        word |= (uint64_t)p[i] << (8 * i);
+        word |= (uint64_t)p[len - left + i] << (8 * i);
     return word;
 }
 

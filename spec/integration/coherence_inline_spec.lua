@@ -198,7 +198,7 @@ describe("a routing storage in plain LuaJIT", function()
                 locked.password = "two"
                 assert.equal("1", locked:cli("CLIENT KILL TYPE pubsub"))
                 local tries = storage.coherence.connections + 3
-                use_until(function() return storage.coherence.connections == tries end, "tries")
+                use_until(function() return storage.coherence.connections >= tries end, "tries")
                 assert.stub(warn).was_called(complaints)
                 assert.is_false(storage:stats().coherence.coherent)
                 assert.equal(URL, storage:resolve("a"))

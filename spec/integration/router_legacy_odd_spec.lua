@@ -205,6 +205,15 @@ describe("router, HTTP+SSE, odd ones", function()
                     end
                     return inner:create(s)
                 end,
+                -- away at first
+                late = function(s)
+                    if notes:incr("tries " .. s.id, 1, 0) == 1 then
+                        return nil, "away", errors.UNAVAILABLE
+                    elseif s.metadata.note then
+                        return nil, "what a note", errors.INVALID
+                    end
+                    return inner:create(s)
+                end,
                 stubborn = function()
                     return nil, "what a session", errors.INVALID
                 end,
@@ -293,6 +302,17 @@ describe("router, HTTP+SSE, odd ones", function()
             local stream = open_noted("picky-1", "picky")
             await_status("picky-1", 200)
             assert.equal(1, shelved:stats().policies.inline.on_bind.errors)
+            a:ask { op = "event", data = "go on" }
+            stream:wait_for_body("go on")
+            stream:stop()
+            shelved:wait_for_count("ended", 1)
+        end)
+
+        it("finds fault with a session after an outage, the same", function()
+            local stream = open_noted("late-1", "late")
+            await_status("late-1", 200)
+            assert.equal(1, shelved:stats().policies.inline.on_bind.errors)
+            assert.equal(0, shelved:stats().results.orphans)
             a:ask { op = "event", data = "go on" }
             stream:wait_for_body("go on")
             stream:stop()

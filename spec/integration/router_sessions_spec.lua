@@ -360,7 +360,8 @@ describe("router, requests of MCP sessions", function()
                     (hosts("server_name mcp.example;", plain)))
             end)
 
-            for _, lines in ipairs { "", "server_name _;", "server_name *.example.com;" } do
+            for _, lines in ipairs { "", "server_name _;", "server_name *.example.com;",
+                                  "server_name www.example.*;", "server_name localhost;" } do
                 it(("name the address of this server with %q%s"):format(lines, by), function()
                     local found, address = hosts(lines, plain)
                     assert.same({ [address] = 4 }, found)
@@ -382,6 +383,33 @@ describe("router, requests of MCP sessions", function()
                 assert.equal("mcp.example", request.headers.host)
             end
             old:stop()
+        end)
+
+        it("open a session also where nginx has looked for their Host before", function()
+            local old = proxy.start { backends = { a, b }, workers = 1,
+                listen = 'server_name mcp.example; if ($http_host = "evil") { return 403; }' }
+            local id = old:open { flags = NO_HOST }
+            assert.equal("mcp.example", proxy.seen(owner(id))[1].headers.host)
+            old:stop()
+        end)
+
+        it("name this server where the Host is what a session is found by", function()
+            for _, options in ipairs {
+                'key = { header = "Host" },',
+                "policy = { key = function(req) return req.headers.host end }, unknown = 'bind',",
+            } do
+                local old = proxy.start { backends = { a }, workers = 1, options = options,
+                                          listen = "server_name mcp.example;" }
+                proxy.rule(a, { body = "ok", times = 2 })
+                for _ = 1, 2 do
+                    assert.equal(200, old:request({ method = "GET", flags = NO_HOST }).status)
+                end
+                assert.same({ 1, 1 }, { old:stats().results.created,
+                                        old:stats().results.bound - 1 })
+                assert.equal("mcp.example", proxy.seen(a)[2].headers.host)
+                a:ask("reset")
+                old:stop()
+            end
         end)
 
         it("name this server when they have no header at all", function()

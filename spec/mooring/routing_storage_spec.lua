@@ -104,6 +104,13 @@ describe("resty.mooring.routing_storage", function()
             assert.equal(URL, storage:resolve "a")
         end)
 
+        it("knows nothing of what the remote refuses at once", function()
+            over.create_later = function() return nil, "no", "invalid" end
+            assert.equal("invalid", select(3, create()))
+            assert.equal("not_found", select(3, storage:resolve "a"))
+            assert.same({}, answers)
+        end)
+
         it("refuses an id that is known here", function()
             storage:store(make("a", "http://b:1"))
             assert.equal("already_exists", select(3, create()))

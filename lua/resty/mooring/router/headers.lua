@@ -9,8 +9,8 @@
 -- the version and the configuration of nginx), one that is empty, and more
 -- headers than the list has room for.
 --
--- And the Host that every request has to have (RFC 9112, 3.2): only one of
--- HTTP/1.0 may come here without.
+-- And the Host that every request has to have (RFC 9112, 3.2): only one older
+-- than HTTP/1.1 may come here without.
 
 local base = require "resty.core.base"
 local mooring_ffi = require "resty.mooring.ffi"
@@ -70,11 +70,12 @@ function _M.mcp()
         return nil
     end
     return ffi_string(value.data, value.len),
-           C.mr_header_find(list, n, VERSION, #VERSION) ~= -1
+           C.mr_header_find(list, n, VERSION, #VERSION) ~= NOT_FOUND
 end
 
 
 -- Not by $http_host: once looked up and not found, nginx would not look again.
+-- (So where the configuration has looked already, the request goes without.)
 local function has_no_host()
     local n = read_list()
     if n then

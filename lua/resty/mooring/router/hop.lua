@@ -107,7 +107,7 @@ function _M.request(body, session_id)
         headers = ngx.req.get_headers(0, true),
         body = body,
         extra = {
-            ["Host"] = var.http_host,
+            ["Host"] = var.http_host or var.mooring_host,
             ["X-Forwarded-For"] = var.mooring_forwarded_for,
             ["X-Forwarded-Proto"] = var.mooring_forwarded_proto,
             ["Mcp-Session-Id"] = session_id,

@@ -68,7 +68,6 @@ end
 -- Decides where a request of a session goes.
 -- @param id nil or "" for a request that belongs to none
 function _M.serve(router, var, id)
-    complete(var)
     if not id or id == "" then
         return router:unpinned(var)
     end
@@ -92,6 +91,7 @@ end
 ---
 -- Decides where a request goes (access phase).
 function _M.access(router, var)
+    complete(var)
     return _M.serve(router, var, var[router.id_variable])
 end
 

@@ -107,7 +107,7 @@ local function open(self, var)
     -- Until the stream says more; counted when it has ended without.
     var.mooring_result = "unpinned"
     self.open[key_of()] = {
-        host = var.http_host, path = var.uri,
+        host = var.http_host or var.mooring_host, path = var.uri,
         -- As it was before it was asked: a drop meanwhile covers the session.
         url = peer.url, reference = peer.reference,
     }
@@ -233,14 +233,30 @@ local function end_session(self, opening)
 end
 
 
+-- The session without what policies have added to it, with which the storage
+-- does not take it.
+local function make_plain(self, opening, err)
+    local s = opening.session
+    self.router.engine:blame_on_bind(err)
+    opening.scripted = false
+    opening.session = binding.session(self.router, s.id, opening.reference,
+                                      s.metadata.endpoint, "sse")
+end
+
+
 -- One more attempt; false when the store could not be asked.
 local function save(self, opening)
-    local router, s = self.router, opening.session
+    local router = self.router
     -- A write that fails costs this instance its copy.
     local ok, err, code = store.ready(router.storage)
     if ok then
-        ok, err, code = router.create_session(router.storage, s)
+        ok, err, code = router.create_session(router.storage, opening.session)
     end
+    if code == errors.INVALID and opening.scripted then
+        make_plain(self, opening, err)
+        ok, err, code = router.create_session(router.storage, opening.session)
+    end
+    local s = opening.session
     if ok or code == errors.ALREADY_EXISTS and is_own(self, s) then
         self.unsaved[opening] = nil
         opening.stored = true
@@ -291,7 +307,7 @@ end
 
 -- ---------------------------------------------------------- the stream --
 
-local store_plain
+local create_later
 
 
 -- What the store has said to the first write.
@@ -299,8 +315,10 @@ local function on_reply(self, opening, ok, err, code)
     if ok then
         opening.stored = true
     elseif code == errors.INVALID and opening.scripted then
-        self.router.engine:blame_on_bind(err)
-        store_plain(self, opening)
+        make_plain(self, opening, err)
+        if not opening.ended then
+            create_later(self, opening)
+        end
     elseif not is_passing(code) then
         give_up(self, opening, err, code)
     elseif not opening.ended then
@@ -311,24 +329,12 @@ local function on_reply(self, opening, ok, err, code)
 end
 
 
-local function create_later(self, opening)
+function create_later(self, opening)
     local ok, err, code = store.create_later(
         self.router.storage, opening.session,
         function(...) on_reply(self, opening, ...) end)
     if not ok then
         on_reply(self, opening, nil, err, code)
-    end
-end
-
-
--- Without what policies have added to it, which the storage does not take.
-function store_plain(self, opening)
-    local s = opening.session
-    opening.scripted = false
-    opening.session = binding.session(self.router, s.id, opening.reference,
-                                      s.metadata.endpoint, "sse")
-    if not opening.ended then
-        create_later(self, opening)
     end
 end
 

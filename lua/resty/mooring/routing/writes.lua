@@ -127,14 +127,23 @@ function _M.create_later(self, s, callback)
     local left = self.tells_expiry and self.remote:lifetime(s)
     copies.fill(self, id, s, text, copies.times(self, clock(), left),
                 self.cache:token(id), 0)
-    return remotes.create_later(self, s, function(created, message, why)
-        if not created and why ~= UNAVAILABLE and why ~= TIMEOUT
-           and not self.closed
-        then
+    local function undo_unless_passing(why)
+        if why ~= UNAVAILABLE and why ~= TIMEOUT and not self.closed then
             self.cache:invalidate(id, QUIETLY)
         end
+    end
+    local ok
+    local function on_reply(created, message, why)
+        if not created then
+            undo_unless_passing(why)
+        end
         callback(created, message, why)
-    end)
+    end
+    ok, err, code = remotes.create_later(self, s, on_reply)
+    if not ok then
+        undo_unless_passing(code)
+    end
+    return ok, err, code
 end
 
 

@@ -142,7 +142,9 @@ end
 
 
 local function call_encoded(self, bytes, n)
-    freshen(self)
+    if n > 0 then
+        freshen(self)
+    end
     if self.closed then
         return closed()
     elseif n == 0 then
