@@ -48,6 +48,7 @@ local cjson = require "cjson"
 local counters = require "resty.mooring.router.counters"
 local disowned = require "resty.mooring.router.disowned"
 local forward = require "resty.mooring.router.forward"
+local headers = require "resty.mooring.router.headers"
 local hop = require "resty.mooring.router.hop"
 local key = require "resty.mooring.router.key"
 local keyed = require "resty.mooring.router.keyed"
@@ -71,6 +72,7 @@ local store = require "resty.mooring.router.store"
 local streams = require "resty.mooring.router.streams"
 local unreachable = require "resty.mooring.router.unreachable"
 
+local complete = headers.complete
 local gsub = string.gsub
 local is_stream = streams.is_stream
 local key_of = requests.key
@@ -148,6 +150,8 @@ local function set_kind(self, opts)
     end
     self.protocol = self.mcp and mcp or keyed
     self.session_type = self.mcp and "mcp" or "keyed"
+    -- Whatever finds the id may look at the Host.
+    self.completes = self.engine.has.key or not self.mcp
 end
 
 
@@ -318,6 +322,9 @@ function _M.access(self)
         elseif role == "sse" then
             return self.legacy:access(var)
         end
+    end
+    if self.completes then
+        complete(var)
     end
     return self.decide(self, var)
 end

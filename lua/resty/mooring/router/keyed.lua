@@ -8,7 +8,6 @@
 
 local binding = require "resty.mooring.router.binding"
 local choice = require "resty.mooring.router.choice"
-local complete = require("resty.mooring.router.headers").complete
 local errors = require "resty.mooring.errors"
 local log = require "resty.mooring.log"
 local scripts = require "resty.mooring.router.scripts"
@@ -91,7 +90,6 @@ end
 ---
 -- Decides where a request goes (access phase).
 function _M.access(router, var)
-    complete(var)
     return _M.serve(router, var, var[router.id_variable])
 end
 

@@ -14,7 +14,6 @@
 -- answers; while a script waits, the request may be killed, and has then left
 -- nothing behind but counts.
 
-local complete = require("resty.mooring.router.headers").complete
 local errors = require "resty.mooring.errors"
 local replay = require "resty.mooring.router.replay"
 local request = require "resty.mooring.request"
@@ -116,8 +115,7 @@ end
 
 
 -- The id for this request, as the policy finds it or as the client has sent it.
-local function find_id(router, var)
-    complete(var)
+local function find_id(router)
     local req = _M.request(router)
     local sent = req.session_id
     local id = router.engine:key(req) or sent
@@ -127,7 +125,7 @@ end
 
 
 local function access_mcp(router, var)
-    local id = find_id(router, var)
+    local id = find_id(router)
     if id and id ~= var.http_mcp_session_id then
         ngx.req.set_header("Mcp-Session-Id", id)
     end
@@ -136,7 +134,7 @@ end
 
 
 local function access_keyed(router, var)
-    return router.protocol.serve(router, var, find_id(router, var))
+    return router.protocol.serve(router, var, find_id(router))
 end
 
 
