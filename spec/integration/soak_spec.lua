@@ -192,6 +192,17 @@ describe("what judges the processes of a soak", function()
         assert.matches("more each generation", verdict.generations(generations(300))[1])
     end)
 
+    it("takes a last generation that needs more since it lives longer", function()
+        local list = {}
+        for pid = 1, 12 do
+            for i = 0, pid < 12 and 9 or 400 do
+                list[#list + 1] = { t = 20 * pid + i, web = 1, role = "worker",
+                                    pid = pid, private = 4000 + 100 * math.sqrt(100 * i) }
+            end
+        end
+        assert.same({}, verdict.generations(list))
+    end)
+
     it("does not take descriptors that grow", function()
         assert.same({}, verdict.descriptors(samples(function(i) return 1, 50 + i % 20 end)))
         assert.matches("descriptors of the worker .* grew",

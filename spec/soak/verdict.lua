@@ -113,16 +113,23 @@ end
 
 ---
 -- Workers of one replica are replaced: what each generation needs at its most
--- must not grow from one to the next.
+-- must not grow from one to the next. Older workers need more than young ones,
+-- so what counts is the most until the age that all of them have reached.
 -- @return wrongs, number of generations seen
 function _M.generations(list)
-    local wrongs, peaks = {}, {}
+    local wrongs, workers, age = {}, {}, math.huge
     for _, s in ipairs(series_of(list, "private")) do
         local lived = #s.points > 1 and s.points[#s.points][1] - s.points[1][1] or 0
         if s.role == "worker" and lived > 5 then
-            peaks[s.web] = peaks[s.web] or {}
-            table.insert(peaks[s.web], { s.points[1][1], peak(s.points, 0, math.huge) })
+            workers[#workers + 1] = s
+            age = math.min(age, lived)
         end
+    end
+    local peaks = {}
+    for _, s in ipairs(workers) do
+        local born = s.points[1][1]
+        peaks[s.web] = peaks[s.web] or {}
+        table.insert(peaks[s.web], { born, peak(s.points, born, born + age) })
     end
     local count = 0
     for web, points in pairs(peaks) do
