@@ -159,6 +159,12 @@ return {
           'elseif router:proxy(var, id, reference, code) == "dropped" then' },
     },
     ["lua/resty/mooring/router/legacy.lua"] = {
+        { "a Host that is missing, and that the configuration has looked for before",
+          by_chance = true,
+          "host = var.http_host or var.mooring_host, path = var.uri," },
+        { "a session of ours that the store finds fault with after an outage alone",
+          by_chance = true,
+          "if code == errors.INVALID and opening.scripted then" },
         { CHANCE, by_chance = true,
           'elseif router:proxy(var, id, reference, code) == "dropped" then',
           "if not self.busy then",

@@ -82,6 +82,8 @@ return {
           "return run_id and max(1, tonumber(sub(run_id, 1, 12), 16)) or 0",
           'and match(reply.err, "^%u+") or nil',
           'return not PASSING[match(err, "^%u+") or ""]' },
+        { CHANCE, by_chance = true,
+          'return type(reply) == "table" and reply.err' },
     },
     ["lua/resty/mooring/coherence/worker.lua"] = {
         { CLOSED, by_chance = true,
@@ -273,12 +275,10 @@ return {
           "if not ok then" },
     },
     ["lua/resty/mooring/routing/writes.lua"] = {
-        { CHANCE, by_chance = true,
-          "if not created and why ~= UNAVAILABLE and why ~= TIMEOUT" },
         { CLOSED, by_chance = true,
           "if not self.closed then" .. "\n"
               .. "self.cache:invalidate(id, QUIETLY)",
-          "and not self.closed" },
+          "if why ~= UNAVAILABLE and why ~= TIMEOUT and not self.closed then" },
         { OWN, by_chance = true,
           "function _M.create_later(self, s, callback)" .. "\n"
               .. 'if type(s) ~= "table" or type(s.id) ~= "string" then' },
