@@ -44,13 +44,14 @@ $(BUILD)/obj/%.o: c/%.c $(HEADERS) | $(BUILD)/obj
 $(BUILD)/obj $(BUILD)/obj/testing $(BUILD)/lua/resty/mooring $(BUILD)/test:
 	@mkdir -p $@
 
-# c/mooring.h without its preprocessor lines is what ffi.cdef takes.
-$(CDEF): c/mooring.h Makefile | $(BUILD)/lua/resty/mooring
-	@{ echo '-- Generated from c/mooring.h; do not edit.'; \
+# The public headers without their preprocessor lines are what ffi.cdef takes.
+PUBLIC_HEADERS = c/mooring.h c/mooring_redis.h
+$(CDEF): $(PUBLIC_HEADERS) Makefile | $(BUILD)/lua/resty/mooring
+	@{ echo '-- Generated from $(PUBLIC_HEADERS); do not edit.'; \
 	   sed -n 's/^#define MOORING_VERSION "\(.*\)"/local version = "\1"/p; s/^#define MOORING_ABI \(.*\)/local abi = \1/p' $<; \
 	   echo 'return { version = version, abi = abi, cdef = [['; \
 	   sed -e '/^#ifdef __cplusplus/,/^#endif/d' \
-	       -e 's/^#define MOORING_ABI \(.*\)/enum { MR_DECLARED_ABI = \1 };/' -e '/^#/d' -e 's/MR_API //' $<; \
+	       -e 's/^#define MOORING_ABI \(.*\)/enum { MR_DECLARED_ABI = \1 };/' -e '/^#/d' -e 's/MR_API //' $(PUBLIC_HEADERS); \
 	   echo ']] }'; } > $@.tmp && mv $@.tmp $@
 
 # ------------------------------------------------------------- checking --

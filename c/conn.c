@@ -18,7 +18,7 @@
 #define _GNU_SOURCE
 #endif
 #include "dial.h"
-#include "mooring.h"
+#include "mooring_redis.h"
 
 #include <errno.h>
 #include <limits.h>

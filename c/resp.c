@@ -30,7 +30,7 @@
  * A reader belongs to one thread. A reply belongs to whoever took it; nodes of
  * an unfinished reply belong to hiredis, which gives them back to node_free.
  */
-#include "mooring.h"
+#include "mooring_redis.h"
 
 #include <hiredis/hiredis.h>
 #include <limits.h>

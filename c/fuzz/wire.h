@@ -7,7 +7,7 @@
 #define MR_FUZZ_WIRE_H
 
 #include "fuzz.h"
-#include "mooring.h"
+#include "mooring_redis.h"
 
 enum {
     WIRE_MOST = 160 * 1024, /* bytes of one stream */

@@ -5,7 +5,7 @@
 #ifndef MR_TEST_CLIENT_H
 #define MR_TEST_CLIENT_H
 
-#include "mooring.h"
+#include "mooring_redis.h"
 #include "server.h"
 
 enum { PATIENCE = 5000 }; /* ms for what should happen at once */

@@ -5,7 +5,7 @@
 #ifndef MR_RESP_TESTING_H
 #define MR_RESP_TESTING_H
 
-#include "mooring.h"
+#include "mooring_redis.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -7,7 +7,7 @@
 #define _GNU_SOURCE
 #endif
 #include "client.h"
-#include "mooring.h"
+#include "mooring_redis.h"
 #include "server.h"
 #include "support.h"
 

@@ -6,7 +6,7 @@
 #define _GNU_SOURCE
 #endif
 #include "client.h"
-#include "mooring.h"
+#include "mooring_redis.h"
 #include "server.h"
 
 #include <poll.h>
