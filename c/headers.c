@@ -3,10 +3,10 @@
  *
  * headers.c - finds a header in the list nginx-lua makes of those of a request.
  *
- * The router wants three headers of each request. nginx looks through all of them
- * for each variable $http_name, letter by letter, behind a hash of that name;
- * the list is made once, and here a length is compared first, then the long names
- * by eight letters at a time.
+ * The router wants three headers of each request. nginx looks through all of
+ * them for each variable $http_name, letter by letter, behind a hash of that
+ * name; the list is made once, and here a length is compared first, then the
+ * long names by eight letters at a time.
  *
  * No state, no memory of its own, no lock. */
 #include "mooring.h"

@@ -278,7 +278,8 @@ return {
         { CLOSED, by_chance = true,
           "if not self.closed then" .. "\n"
               .. "self.cache:invalidate(id, QUIETLY)",
-          "if why ~= UNAVAILABLE and why ~= TIMEOUT and not self.closed then" },
+          "if not created and code ~= UNAVAILABLE and code ~= TIMEOUT",
+          "and not self.closed" },
         { OWN, by_chance = true,
           "function _M.create_later(self, s, callback)" .. "\n"
               .. 'if type(s) ~= "table" or type(s.id) ~= "string" then' },

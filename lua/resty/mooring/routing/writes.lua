@@ -100,6 +100,17 @@ function _M.create(self, s)
 end
 
 
+-- The copy of a new session, which was there before the remote had been asked,
+-- stays as long as nobody can say that there is no such session.
+local function keep_if_possible(self, id, created, code)
+    if not created and code ~= UNAVAILABLE and code ~= TIMEOUT
+       and not self.closed
+    then
+        self.cache:invalidate(id, QUIETLY)
+    end
+end
+
+
 ---
 -- create without waiting, for phases of nginx that cannot. The local tier knows
 -- the session at once, and keeps it while the remote cannot say that the id is
@@ -127,22 +138,12 @@ function _M.create_later(self, s, callback)
     local left = self.tells_expiry and self.remote:lifetime(s)
     copies.fill(self, id, s, text, copies.times(self, clock(), left),
                 self.cache:token(id), 0)
-    local function undo_unless_passing(why)
-        if why ~= UNAVAILABLE and why ~= TIMEOUT and not self.closed then
-            self.cache:invalidate(id, QUIETLY)
-        end
-    end
     local ok
-    local function on_reply(created, message, why)
-        if not created then
-            undo_unless_passing(why)
-        end
-        callback(created, message, why)
-    end
-    ok, err, code = remotes.create_later(self, s, on_reply)
-    if not ok then
-        undo_unless_passing(code)
-    end
+    ok, err, code = remotes.create_later(self, s, function(created, said, why)
+        keep_if_possible(self, id, created, why)
+        callback(created, said, why)
+    end)
+    keep_if_possible(self, id, ok, code)
     return ok, err, code
 end
 
