@@ -297,27 +297,20 @@ describe("router, HTTP+SSE, odd ones", function()
             end)
         end
 
-        it("finds fault with a session later, it is given it without what on_bind has added",
-           function()
-            local stream = open_noted("picky-1", "picky")
-            await_status("picky-1", 200)
-            assert.equal(1, shelved:stats().policies.inline.on_bind.errors)
-            a:ask { op = "event", data = "go on" }
-            stream:wait_for_body("go on")
-            stream:stop()
-            shelved:wait_for_count("ended", 1)
-        end)
-
-        it("finds fault with a session after an outage, the same", function()
-            local stream = open_noted("late-1", "late")
-            await_status("late-1", 200)
-            assert.equal(1, shelved:stats().policies.inline.on_bind.errors)
-            assert.equal(0, shelved:stats().results.orphans)
-            a:ask { op = "event", data = "go on" }
-            stream:wait_for_body("go on")
-            stream:stop()
-            shelved:wait_for_count("ended", 1)
-        end)
+        for how, when in pairs { picky = "later", late = "after an outage" } do
+            it("finds fault with a session " .. when
+                .. ", it is given it without what on_bind has added", function()
+                local id = how .. "-1"
+                local stream = open_noted(id, how)
+                await_status(id, 200)
+                assert.equal(1, shelved:stats().policies.inline.on_bind.errors)
+                assert.equal(0, shelved:stats().results.orphans)
+                a:ask { op = "event", data = "go on" }
+                stream:wait_for_body("go on")
+                stream:stop()
+                shelved:wait_for_count("ended", 1)
+            end)
+        end
 
         it("takes a session in no way, its stream is cut", function()
             local stream = open_noted("stubborn-1", "stubborn")

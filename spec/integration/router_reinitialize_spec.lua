@@ -8,6 +8,23 @@ local cjson = require "cjson"
 local proxy = require "support.proxy"
 local servers = require "support.servers"
 
+-- A storage of five methods in a worker's own table, which may be away.
+local SHELF = [[
+    local record = require "resty.mooring.record"
+    local sessions, away = {}, false
+    shelf = {
+        store = function(_, s) sessions[s.id] = record.encode(s) return true end,
+        load = function(_, id)
+            if away then return nil, "away", "unavailable" end
+            if sessions[id] then return record.decode(sessions[id], id) end
+            return nil, "session not found", "not_found"
+        end,
+        delete = function(_, id) sessions[id] = nil return true end,
+        delete_expired = function() return 0 end,
+        close = function() return true end,
+    }
+]]
+
 describe("router, re-initialisation", function()
     local a, b, redis, one, two
     local list = {}
@@ -98,20 +115,7 @@ describe("router, re-initialisation", function()
         local web = proxy.start {
             backends = { a, b }, workers = 1,
             options = 'storage = shelf, policy = "reinitialize", max_fails = 0,',
-            before = [[
-                local record = require "resty.mooring.record"
-                local sessions = {}
-                shelf = {
-                    store = function(_, s) sessions[s.id] = record.encode(s) return true end,
-                    load = function(_, id)
-                        if sessions[id] then return record.decode(sessions[id], id) end
-                        return nil, "session not found", "not_found"
-                    end,
-                    delete = function(_, id) sessions[id] = nil return true end,
-                    delete_expired = function() return 0 end,
-                    close = function() return true end,
-                }
-            ]],
+            before = SHELF,
         }
         local id, mine, other = open(web)
         mine:ask("stop")
@@ -568,23 +572,9 @@ describe("router, re-initialisation", function()
         web:stop()
     end)
 
-    -- What happens while a backend takes its time over the initialize. The
-    -- storage is one of five methods, in a worker's own table.
+    -- What happens while a backend takes its time over the initialize.
     describe("in the middle of it", function()
-        local SHELF = [[
-            local record = require "resty.mooring.record"
-            local sessions, away = {}, false
-            shelf = {
-                store = function(_, s) sessions[s.id] = record.encode(s) return true end,
-                load = function(_, id)
-                    if away then return nil, "away", "unavailable" end
-                    if sessions[id] then return record.decode(sessions[id], id) end
-                    return nil, "session not found", "not_found"
-                end,
-                delete = function(_, id) sessions[id] = nil return true end,
-                delete_expired = function() return 0 end,
-                close = function() return true end,
-            }
+        local MEDDLING = [[
             function change(args)
                 away = args.away == "1"
                 local s = args.id and record.decode(sessions[args.id], args.id)
@@ -620,7 +610,8 @@ describe("router, re-initialisation", function()
 
         before_each(function()
             web = proxy.start {
-                backends = { a, b }, workers = 1, before = SHELF, server = CHANGE,
+                backends = { a, b }, workers = 1, before = SHELF .. MEDDLING,
+                server = CHANGE,
                 options = "storage = shelf, max_fails = 0, policy = "
                     .. 'require("resty.mooring.policy.reinitialize").new { restarts = false },',
             }
