@@ -19,6 +19,30 @@ describe("resty.mooring.background in nginx", function()
         assert.equal(5, calls)
     end)
 
+    it("lets go of an owner that nobody uses, and ends with it", function()
+        local seen, calls, witness, ticks = setmetatable({}, { __mode = "v" }), 0, {}, 0
+        local function begin()
+            seen.owner = {}
+            background.every(0.01, seen.owner, function()
+                calls = calls + 1
+                return true
+            end)
+        end
+        begin()
+        process.wait_for(function() return calls >= 2 end, 5, "two calls")
+        process.wait_for(function()
+            collectgarbage()
+            return seen.owner == nil
+        end, 5, "the collector")
+        local before = calls
+        background.every(0.01, witness, function()
+            ticks = ticks + 1
+            return ticks < 5
+        end)
+        process.wait_for(function() return ticks == 5 end, 5, "another one's calls")
+        assert.equal(before, calls)
+    end)
+
     it("does not wait for its interval where it was told soon", function()
         local owner, calls = {}, 0
         background.every(0.01, owner, function()
