@@ -83,6 +83,22 @@ describe("router, event streams", function()
         stream:stop()
     end)
 
+    it("are known by their type, however it is written", function()
+        local id = web:open()
+        for count, kind in ipairs { "TEXT/Event-Stream;charset=utf-8",
+            "text/event-streams", "text/event-strea", "text/plain" }
+        do
+            proxy.rule(a, { method = "POST", action = "stream",
+                headers = { ["content-type"] = kind } })
+            local stream = web:stream { id = id, method = "POST",
+                body = proxy.CALL }
+            stream:wait_for_head("HTTP/1.1 200")
+            assert.equal(count == 1 and 1 or 0, web:stats().streams, kind)
+            a:ask("end_streams")
+            stream:wait()
+        end
+    end)
+
     it("keep their session also in a worker that has to leave", function()
         local id = web:open()
         local stream = open_stream(id)

@@ -74,7 +74,7 @@ local unreachable = require "resty.mooring.router.unreachable"
 
 local complete = headers.complete
 local gsub = string.gsub
-local is_stream = streams.is_stream
+local is_stream = headers.is_stream
 local key_of = requests.key
 local ngx = ngx
 local pairs = pairs
@@ -355,7 +355,7 @@ function _M.header_filter(self)
         end
     end
     self.protocol.header_filter(self, id)
-    if id and is_stream(ngx.header.content_type) then
+    if id and is_stream() then
         under_way.streams[request] = id
         self.streams:add(id)
     end

@@ -11,6 +11,9 @@
 --
 -- And the Host that every request has to have (RFC 9112, 3.2): only one older
 -- than HTTP/1.1 may come here without.
+--
+-- And whether a response is an event stream, for which ngx.header would make a
+-- string of each content type.
 
 local base = require "resty.core.base"
 local mooring_ffi = require "resty.mooring.ffi"
@@ -19,6 +22,7 @@ local C = mooring_ffi.C
 local ffi = mooring_ffi.ffi
 
 local ffi_string = ffi.string
+local lower = string.lower
 local get_request = base.get_request
 local nginx = ffi.C
 local get_headers = ngx.req.get_headers
@@ -30,10 +34,17 @@ local NOT_FOUND = C.MR_NOT_FOUND
 local ROOM = 64
 local HOST, SESSION = "host", "mcp-session-id"
 local VERSION = "mcp-protocol-version"
+local TYPE, STREAM = "content-type", "text/event-stream"
+local BEHIND = { [0x3b] = ";", [0x20] = " ", [0x09] = "\t" } -- a media type
 
-require "resty.core.request" -- declares what follows
+-- These declare what follows.
+require "resty.core.request"
+require "resty.core.response"
 local list = ffi.new("ngx_http_lua_ffi_table_elt_t[?]", ROOM)
 local truncated = ffi.new("int[1]")
+local type_buffer = ffi.new("unsigned char[?]", #TYPE)
+local type_value = ffi.new("ngx_http_lua_ffi_str_t[1]")
+local message = ffi.new("char *[1]")
 
 
 -- Fills the list. Returns how many there are; nil when there is no room.
@@ -82,6 +93,21 @@ local function has_no_host()
         return C.mr_header_find(list, n, HOST, #HOST) == NOT_FOUND
     end
     return not get_headers(0)[HOST]
+end
+
+
+---
+-- Is the response an event stream (header filter phase)? Media types have no
+-- case (RFC 9110, 8.3.1).
+function _M.is_stream()
+    local n = nginx.ngx_http_lua_ffi_get_resp_header(
+        get_request(), TYPE, #TYPE, type_buffer, type_value, 1, message)
+    local value = type_value[0]
+    if n ~= 1 or value.len < #STREAM then
+        return false
+    end
+    return (value.len == #STREAM or BEHIND[value.data[#STREAM]] ~= nil)
+           and lower(ffi_string(value.data, #STREAM)) == STREAM
 end
 
 

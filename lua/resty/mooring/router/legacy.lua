@@ -41,9 +41,9 @@
 
 local binding = require "resty.mooring.router.binding"
 local choice = require "resty.mooring.router.choice"
-local complete = require("resty.mooring.router.headers").complete
 local errors = require "resty.mooring.errors"
 local forward = require "resty.mooring.router.forward"
+local headers = require "resty.mooring.router.headers"
 local log = require "resty.mooring.log"
 local mcp = require "resty.mooring.router.mcp"
 local requests = require "resty.mooring.router.requests"
@@ -51,13 +51,13 @@ local scripts = require "resty.mooring.router.scripts"
 local sse = require "resty.mooring.router.sse"
 local sse_id = require "resty.mooring.router.sse_id"
 local store = require "resty.mooring.router.store"
-local streams = require "resty.mooring.router.streams"
 
 local abs = math.abs
+local complete = headers.complete
 local exiting = ngx.worker.exiting
 local get_method = ngx.req.get_method
 local ipairs = ipairs
-local is_stream = streams.is_stream
+local is_stream = headers.is_stream
 local key_of = requests.key
 local min = math.min
 local next = next
@@ -391,9 +391,7 @@ end
 
 -- Is this an event stream that we can read?
 local function parser_of()
-    local header = ngx.header
-    if ngx.status == 200 and is_stream(header.content_type)
-       and not header.content_encoding
+    if ngx.status == 200 and is_stream() and not ngx.header.content_encoding
     then
         return sse.new()
     end

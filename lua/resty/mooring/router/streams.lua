@@ -11,13 +11,11 @@
 
 local log = require "resty.mooring.log"
 
-local find = string.find
 local min = math.min
 local ngx = ngx
 local pairs = pairs
 local pcall = pcall
 local setmetatable = setmetatable
-local type = type
 
 local _M = {}
 local mt = { __index = _M }
@@ -36,14 +34,6 @@ function _M.new(use, ttl)
         open = {},  -- id -> number of streams
         count = 0,
     }, mt)
-end
-
-
----
--- Is this the content type of an event stream?
-function _M.is_stream(content_type)
-    return type(content_type) == "string"
-           and find(content_type, "text/event-stream", 1, true) == 1
 end
 
 
