@@ -74,6 +74,7 @@ local unreachable = require "resty.mooring.router.unreachable"
 
 local complete = headers.complete
 local gsub = string.gsub
+local ipairs = ipairs
 local is_stream = headers.is_stream
 local key_of = requests.key
 local ngx = ngx
@@ -87,6 +88,11 @@ local mt = { __index = _M }
 local DICT = "mooring"   -- lua_shared_dict of http.conf
 local LOAD = "router"    -- load table, of all routers of this nginx
 local FLUSH_INTERVAL = 1 -- seconds
+
+-- nginx calls these from a chunk of its own for each request, which is never
+-- compiled, and looks there for what it does not find in the router itself by
+-- way of the metatable. That takes 130 instructions each time.
+local PER_REQUEST = { "access", "balancer", "header_filter", "log" }
 
 local OPTIONS = {
     { name = "backends", check = sources.check, required = true,
@@ -213,6 +219,9 @@ function _M.new(opts)
         resolve(self.storage, id)
     end, self.session_ttl)
     self.legacy = legacy.new(self, opts.sse_id)
+    for _, name in ipairs(PER_REQUEST) do
+        self[name] = _M[name]
+    end
     return self
 end
 
