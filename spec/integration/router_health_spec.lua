@@ -214,8 +214,9 @@ describe("router, the load of each backend:", function()
 
     setup(function()
         a, b = proxy.backend("a"), proxy.backend("b")
+        -- One of these stops a backend: it is to have new sessions again soon.
         web = proxy.start { backends = { a, b }, workers = 2,
-            read_timeout = "2s" }
+            read_timeout = "2s", options = "fail_timeout = 1," }
     end)
     teardown(function() servers.stop_all() end)
     before_each(function()
