@@ -195,7 +195,7 @@ tsan: ## a hammer of threads on one region under the thread sanitizer, and seede
 
 .PHONY: valgrind
 valgrind: ## C tests under valgrind
-	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) valgrind"
+	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/valgrind CFLAGS="-O1 -g" c-tests
 	@BUILD="$(BUILD)/valgrind" c/test/run-under valgrind
 
@@ -221,7 +221,8 @@ $(NODE_MODULES): spec/fixtures/mcp/package.json spec/fixtures/mcp/package-lock.j
 .PHONY: test
 test: ## run every test; ends with "N passed, N failed"
 	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory -j2 all c-tests $(FAILING) $(FUZZ_TARGETS) $(NODE_MODULES)
+	@$(MAKE) --no-print-directory -j2 all c-tests $(C_BENCH) $(FAILING) $(FUZZ_TARGETS) \
+	    $(NODE_MODULES)
 	@LUAJIT="$(LUAJIT)" spec/support/run-tests $(SUITES)
 
 .PHONY: history
@@ -276,9 +277,8 @@ demo: ## show the main job on real servers (KEEP=1, STORAGE=local)
 	@$(MAKE) --no-print-directory all $(NODE_MODULES)
 	@LUAJIT="$(LUAJIT)" KEEP="$(KEEP)" STORAGE="$(STORAGE)" spec/demo/run
 
-# What `make bench` uses beside PACKAGES. valgrind and gnuplot may be missing:
-# then there are no instruction counts and no plots.
-BENCH_PACKAGES = wrk lua-nginx-redis valgrind gnuplot-nox
+# What `make bench` uses beside PACKAGES. It may be missing: no plots then.
+BENCH_PACKAGES = gnuplot-nox
 
 C_BENCH     := $(patsubst c/bench/%.c,$(BUILD)/bench/%,$(wildcard c/bench/*.c))
 
@@ -302,11 +302,12 @@ bench: ## measure against lrucache, shared.DICT, nginx.redis, proxy_pass (QUICK=
 
 # What building, testing and the demo use, on Debian 12 and later and Ubuntu
 # 24.04: the compilers and the library, LuaJIT of OpenResty and its modules,
-# nginx, Redis, and the tools of lint and tests.
+# nginx, Redis, the tools of lint and tests, and those of the budgets.
 PACKAGES     = gcc clang libc6-dev libhiredis-dev libcmocka-dev cppcheck \
                luajit2 lua-cjson lua-nginx-dns lua-busted lua-check luarocks \
                nginx libnginx-mod-http-lua redis-server \
-               curl openssl spin libclang-rt-dev
+               curl openssl spin libclang-rt-dev \
+               valgrind wrk lua-nginx-redis
 
 .PHONY: deps
 deps: ## install what is missing from Debian/Ubuntu packages (root or sudo)

@@ -50,19 +50,10 @@ local function count(plan, target)
 end
 
 local KINDS = {
-    calls = function() return proxying.calls(farms.start(UNDER)) end,
-    initialize = function() return proxying.openings(farms.start(UNDER)) end,
-    misses = function(plan) return misses.start(plan, UNDER) end,
+    calls = function(_, names) return proxying.calls(farms.start(UNDER, names)) end,
+    initialize = function(_, names) return proxying.openings(farms.start(UNDER, names)) end,
+    misses = function(plan, names) return misses.start(plan, UNDER, names) end,
 }
-
-local function is_one_of(name, names)
-    for _, one in ipairs(names or { name }) do
-        if one == name then
-            return true
-        end
-    end
-    return false
-end
 
 --- Requests of one kind.
 -- @param kind  of KINDS
@@ -70,10 +61,8 @@ end
 -- @return { { name =, instructions = of a request, requests = counted }, ... }
 function _M.some(plan, kind, names)
     local rows = {}
-    for _, target in ipairs(KINDS[kind](plan)) do
-        if is_one_of(target.name, names) then
-            rows[#rows + 1] = count(plan, target)
-        end
+    for i, target in ipairs(KINDS[kind](plan, names)) do
+        rows[i] = count(plan, target)
     end
     servers.stop_all()
     return rows

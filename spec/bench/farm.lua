@@ -211,6 +211,14 @@ local function bind(router)
     return router
 end
 
+local function keys(map)
+    local list = {}
+    for key in pairs(map) do
+        list[#list + 1] = key
+    end
+    return list
+end
+
 -- The router's configuration with handlers that do nothing.
 local function start_handlers(a, location, under)
     return start(HANDLERS, { a = a, location = location }, under)
@@ -237,11 +245,12 @@ function _M.with_sessions(n)
     return router
 end
 
---- Starts them all.
+--- Starts them.
 -- @param under command the proxies are run by, in one process each; or nil
+-- @param names array of those to start, or nil: all
 -- @return { redis =, plain =, plain_lua =, balancer =, handlers =, no_access =,
 --         router_local =, router_redis = }
-function _M.start(under)
+function _M.start(under, names)
     local backends, redis = start_behind()
     local function vars(storage)
         return { a = backends.port, b = backends.port2, storage = storage }
@@ -249,16 +258,22 @@ function _M.start(under)
     local location = servers.read_file(PLAIN_LOCATION)
     local no_access, found = location:gsub(ACCESS, "")
     assert(found == 1, PLAIN_LOCATION .. " has no access handler")
-    return {
-        redis = redis,
-        plain = start(PLAIN, vars(), under),
-        plain_lua = start(PLAIN_LUA, vars(), under),
-        balancer = start(BALANCER, vars(), under),
-        handlers = start_handlers(backends.port, location, under),
-        no_access = start_handlers(backends.port, no_access, under),
-        router_local = bind(start(ROUTER, vars('"local"'), under)),
-        router_redis = bind(start(ROUTER, vars(OVER_REDIS:format(1000, redis.url)), under)),
+    local starters = {
+        plain = function() return start(PLAIN, vars(), under) end,
+        plain_lua = function() return start(PLAIN_LUA, vars(), under) end,
+        balancer = function() return start(BALANCER, vars(), under) end,
+        handlers = function() return start_handlers(backends.port, location, under) end,
+        no_access = function() return start_handlers(backends.port, no_access, under) end,
+        router_local = function() return bind(start(ROUTER, vars('"local"'), under)) end,
+        router_redis = function()
+            return bind(start(ROUTER, vars(OVER_REDIS:format(1000, redis.url)), under))
+        end,
     }
+    local farm = { redis = redis }
+    for _, name in ipairs(names or keys(starters)) do
+        farm[name] = starters[name]()
+    end
+    return farm
 end
 
 return _M

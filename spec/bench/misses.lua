@@ -70,13 +70,14 @@ end
 --- Starts an nginx for each endpoint of one run, or one for all.
 -- @param under command they are run by, in one process each; or nil: one nginx
 --        with a worker for all of them
+-- @param names array of the endpoints, or nil: all
 -- @return array of targets for bench.load
-function _M.start(plan, under)
+function _M.start(plan, under, names)
     local redis = servers.redis()
     pin.move(redis.pid, pin.other)
     fill(redis, plan.records)
     local targets, nginx = {}, nil
-    for i, name in ipairs(ENDPOINTS) do
+    for i, name in ipairs(names or ENDPOINTS) do
         nginx = not under and nginx or servers.nginx {
             conf = CONF, log_level = "error", under = under,
             main = under and "master_process off;\n" or pin.workers(pin.measured),

@@ -33,36 +33,38 @@ local function expect_outcome(target, outcome)
     end
 end
 
-local function target(farm, name, mode, suffix, outcome)
+-- Adds one to a list, if the farm has it.
+local function add(list, farm, name, mode, suffix, outcome)
     local nginx = farm[name]
+    if not nginx then
+        return
+    end
     local made = { name = name, nginx = nginx, url = nginx.url .. "/mcp", mode = mode,
                    suffix = suffix }
     if outcome then
         expect_outcome(made, outcome)
     end
-    return made
+    list[#list + 1] = made
 end
 
 --- Tool calls of known sessions, as targets for bench.load.
 function _M.calls(farm)
-    return {
-        target(farm, "plain", "call", "a"),
-        target(farm, "plain_lua", "call", "a"),
-        target(farm, "balancer", "call", "a"),
-        target(farm, "handlers", "call", "a"),
-        target(farm, "no_access", "call", "a"),
-        target(farm, "router_local", "call", "ab", "bound"),
-        target(farm, "router_redis", "call", "ab", "bound"),
-    }
+    local list = {}
+    for _, name in ipairs { "plain", "plain_lua", "balancer", "handlers", "no_access" } do
+        add(list, farm, name, "call", "a")
+    end
+    add(list, farm, "router_local", "call", "ab", "bound")
+    add(list, farm, "router_redis", "call", "ab", "bound")
+    return list
 end
 
 --- The same for `initialize`.
 function _M.openings(farm)
-    return {
-        target(farm, "plain", "initialize"),
-        target(farm, "router_local", "initialize", nil, "created"),
-        target(farm, "router_redis", "initialize", nil, "created"),
-    }
+    local list = {}
+    add(list, farm, "plain", "initialize")
+    add(list, farm, "router_local", "initialize", nil, "created")
+    add(list, farm, "router_redis", "initialize", nil, "created")
+    return list
 end
 
 --- @return { calls = as bench.load compare, initialize = the same }
