@@ -38,20 +38,53 @@ local function with_socket(fn, port)
     return rc == 0
 end
 
-local last_port
+-- Between the choice of a port and the start of the server another process may
+-- choose it, too. So each has blocks of ports to itself, by a name in the abstract
+-- namespace that goes with the process.
+local FIRST, BLOCKS, BLOCK = 11000, 80, 250
+local AF_UNIX = 1
+
+-- @return whether the block was to be had
+local function claim(block)
+    local name = "\0mooring-spec-ports-" .. block
+    local bytes = ffi.new("uint8_t[?]", 2 + #name)
+    ffi.cast("uint16_t *", bytes)[0] = AF_UNIX
+    ffi.copy(bytes + 2, name, #name)
+    local fd = C.mooring_spec_socket(AF_UNIX, SOCK_STREAM_CLOEXEC, 0)
+    if C.mooring_spec_bind(fd, bytes, 2 + #name) == 0 then
+        return true -- and the socket stays
+    end
+    C.mooring_spec_shut(fd)
+    return false
+end
+
+-- The blocks of this process, and the port looked at last.
+local blocks, at = {}, 0
+
+local function claim_one()
+    for i = 0, BLOCKS - 1 do
+        local block = (C.mooring_spec_getpid() * 37 + i) % BLOCKS
+        if claim(block) then
+            blocks[#blocks + 1] = block
+            return
+        end
+    end
+    error("no free ports: all are claimed by others")
+end
 
 --- A TCP port of 127.0.0.1 nobody listens on. Below the range the kernel takes
 -- the ports of outgoing connections from, which could otherwise be faster.
 function _M.free_port()
-    last_port = last_port or C.mooring_spec_getpid() * 37 % 20000
-    for _ = 1, 20000 do
-        last_port = (last_port + 1) % 20000
-        local port = 11000 + last_port
-        if with_socket(C.mooring_spec_bind, port) then
-            return port
+    while true do
+        for _ = 1, #blocks * BLOCK do
+            at = (at + 1) % (#blocks * BLOCK)
+            local port = FIRST + blocks[math.floor(at / BLOCK) + 1] * BLOCK + at % BLOCK
+            if with_socket(C.mooring_spec_bind, port) then
+                return port
+            end
         end
+        claim_one()
     end
-    error("no free port")
 end
 
 --- Does somebody accept connections on this port of 127.0.0.1?
