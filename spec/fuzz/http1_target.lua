@@ -86,7 +86,7 @@ local function check_request(input, rng)
         extra = extra, body = input,
     })
     assert(body == input, "the body")
-    assert(lines[1] == "POST /mcp?x=1 HTTP/1.0", lines[1])
+    assert(lines[1] == "POST /mcp?x=1 HTTP/1.1", lines[1])
     assert(lines[#lines] == "Connection: close", lines[#lines])
     assert(#lines <= count(headers) + 4, "more lines than headers")
 

@@ -372,13 +372,27 @@ describe("router, initialize", function()
             "the backend to notice")
     end)
 
-    it("that is cut off in its body is cut off for the client", function()
-        rule_for_both { initialize = true, action = "cut",
-            headers = { ["Mcp-Session-Id"] = "cut" } }
-        local answer, err = web:request { body = proxy.INITIALIZE,
-            version = false }
-        assert.is_nil(answer)
-        assert.matches("curl: %((18)%)", err)
-        web:delete("cut")
+    for _, chunked in ipairs { false, true } do
+        local how = chunked and "in chunks" or "with a length"
+        it("that is cut off in its body, " .. how .. ", is cut off for the client",
+           function()
+            rule_for_both { initialize = true, action = "cut",
+                chunked = chunked, headers = { ["Mcp-Session-Id"] = "cut" } }
+            local answer, err = web:request { body = proxy.INITIALIZE,
+                version = false }
+            assert.is_nil(answer)
+            assert.matches("curl: %((18)%)", err)
+            web:delete("cut")
+        end)
+    end
+
+    it("comes as it is, in chunks of any size", function()
+        local body = ("x"):rep(200000) .. "y"
+        rule_for_both { initialize = true, body = body, headers = {
+            ["Mcp-Session-Id"] = "large", ["Transfer-Encoding"] = "chunked" } }
+        local answer = web:request { body = proxy.INITIALIZE, version = false }
+        assert.equal(200, answer.status)
+        assert.is_true(answer.body == body)
+        web:delete("large")
     end)
 end)

@@ -21,9 +21,9 @@ describe("resty.mooring.router.http1", function()
             return first, list, body
         end
 
-        it("is HTTP/1.0 and ends the connection", function()
+        it("is HTTP/1.1 and ends the connection", function()
             local first, list, body = lines { headers = {}, body = "xy" }
-            assert.equal("POST /mcp HTTP/1.0", first)
+            assert.equal("POST /mcp HTTP/1.1", first)
             assert.same({ "Connection: close", "Content-Length: 2" }, list)
             assert.equal("xy", body)
         end)
@@ -86,10 +86,17 @@ describe("resty.mooring.router.http1", function()
             assert.same({}, head.headers)
         end)
 
+        it("tells whether the body comes in chunks", function()
+            assert.is_true(http1.parse_head("HTTP/1.1 200 OK\r\nA: b\r\n"
+                .. "transfer-encoding: Chunked\r\nC: d").chunked)
+            assert.is_false(http1.parse_head("HTTP/1.1 200 OK\r\n"
+                .. "X-Transfer-Encoding: chunked\r\n").chunked)
+        end)
+
         it("bears a status line alone", function()
-            assert.same({ status = 204, headers = {} },
+            assert.same({ status = 204, headers = {}, chunked = false },
                 http1.parse_head("HTTP/1.1 204 No Content"))
-            assert.same({ status = 200, headers = {} },
+            assert.same({ status = 200, headers = {}, chunked = false },
                 http1.parse_head("HTTP/1.1 200"))
         end)
 
@@ -98,6 +105,21 @@ describe("resty.mooring.router.http1", function()
                                 "HTTP/1.1 200 OK\r\na b: c" } do
             it(("refuses %q"):format(text), function()
                 assert.is_nil(http1.parse_head(text))
+            end)
+        end
+    end)
+
+    describe(".chunk_size", function()
+        for line, size in pairs { ["0"] = 0, ["1a"] = 26, ["FFF "] = 4095,
+                                  ["10;name=value"] = 16, ["000"] = 0 } do
+            it(("of %q is %d"):format(line, size), function()
+                assert.equal(size, http1.chunk_size(line))
+            end)
+        end
+        for _, line in ipairs { "", "x", "-1", "0x10", "1 2", " 1",
+                                "1000000000000" } do
+            it(("refuses %q"):format(line), function()
+                assert.is_nil(http1.chunk_size(line))
             end)
         end
     end)

@@ -116,6 +116,9 @@ function _M.request(body, session_id)
 end
 
 
+local prepare_body -- below, with what reads the body
+
+
 local function connect(address, timeout)
     local sock = ngx.socket.tcp()
     sock:settimeouts(CONNECT_TIMEOUT, SEND_TIMEOUT, timeout or READ_TIMEOUT)
@@ -160,7 +163,8 @@ local function exchange(self, request, url)
         sock:close()
         return nil, err
     end
-    head.sock = sock
+    head.sock, head.to_head = sock, request.method == "HEAD"
+    prepare_body(head)
     return head
 end
 
@@ -169,7 +173,7 @@ end
 -- Sends a request to a backend and waits for the head of the answer.
 -- @param request as request() returns it
 -- @param url of the backend
--- @return answer { status, headers, sock } for pass() or drop(); or nil,
+-- @return answer { status, headers, sock } for read(), pass() or drop(); or nil,
 --         message, outcome: "connect" (nothing was sent to the backend),
 --         "broken" or "timeout" (something was, there is no answer), or "hop"
 --         (this nginx is at fault)
@@ -203,27 +207,112 @@ local function send_head(answer)
 end
 
 
+-- What is left of the current chunk, after its size has been read if need be.
+-- @return bytes, 0 at the end of the body; nil when that cannot be read
+local function left_in_chunk(answer)
+    if answer.left > 0 then
+        return answer.left
+    end
+    local line = answer.sock:receive()
+    local size = line and http1.chunk_size(line)
+    if size == 0 then
+        repeat
+            line = answer.sock:receive() -- trailers
+        until not line or line == ""
+        size = line and 0
+    end
+    answer.left = size or 0
+    return size
+end
+
+
+local function read_chunked(answer)
+    local left = left_in_chunk(answer)
+    if left == 0 then
+        return nil
+    end
+    local part = left and answer.sock:receiveany(left < CHUNK and left or CHUNK)
+    if not part then
+        return nil, "the answer was cut off"
+    end
+    answer.left = left - #part
+    -- Behind each chunk there is an empty line.
+    if answer.left == 0 and answer.sock:receive() ~= "" then
+        answer.cut = true
+    end
+    return part
+end
+
+
+local function read_counted(answer)
+    if answer.left == 0 then
+        return nil
+    end
+    local left = answer.left
+    local part = answer.sock:receiveany(left < CHUNK and left or CHUNK)
+    if not part then
+        return nil, "the answer was cut off"
+    end
+    answer.left = left - #part
+    return part
+end
+
+
+-- Has no length, and no chunks either: `chunked_transfer_encoding off`.
+local function read_to_the_end(answer)
+    local part, err = answer.sock:receiveany(CHUNK)
+    if not part and err ~= "closed" then
+        return nil, "the answer was cut off"
+    end
+    return part
+end
+
+
 -- How long the body will be, where the head says so.
 local function length_of(answer)
+    if answer.status == 204 or answer.status == 304 or answer.to_head then
+        return 0
+    end
     return tonumber(http1.single(answer.headers, "content-length") or nil)
+end
+
+
+function prepare_body(answer)
+    answer.left = 0
+    if answer.chunked and not answer.to_head then
+        answer.next_part = read_chunked
+        return
+    end
+    local length = length_of(answer)
+    answer.next_part = length and read_counted or read_to_the_end
+    answer.left = length or 0
+end
+
+
+---
+-- The next part of the body of an answer. Waits.
+-- @return string; nil at the end of the body; nil and a message when that is
+--         not all of it, or does not come in time
+function _M.read(answer)
+    if answer.cut then
+        return nil, "the answer was cut off"
+    end
+    return answer:next_part()
 end
 
 
 -- Copies the body as it comes in; true when all of it was there. The end of
 -- one whose length is known needs no flush: it goes out with the request's.
 local function copy_body(answer, length)
-    local sock = answer.sock
-    local seen = 0
     while true do
-        local chunk, err = sock:receiveany(CHUNK)
-        if not chunk then
-            return err == "closed" and (not length or seen >= length)
+        local part, err = _M.read(answer)
+        if not part then
+            return not err
         end
-        seen = seen + #chunk
-        local sent = ngx.print(chunk)
-        if seen == length then
-            return true
-        elseif not sent or not ngx.flush(true) then
+        local sent = ngx.print(part)
+        if not (length and answer.left == 0)
+           and not (sent and ngx.flush(true))
+        then
             return true -- the client has gone: nobody is told anything
         end
     end
@@ -233,7 +322,7 @@ end
 ---
 -- Passes an answer on to the client as it comes, and ends the request.
 function _M.pass(answer)
-    local length = length_of(answer)
+    local length = not answer.chunked and length_of(answer)
     send_head(answer)
     -- An SSE stream may be silent: its head does not wait for a body. Any other
     -- answer has a length and goes out as one.

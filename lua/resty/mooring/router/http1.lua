@@ -1,9 +1,11 @@
 -- SPDX-FileCopyrightText: The mooring authors
 -- SPDX-License-Identifier: Apache-2.0
 --
--- HTTP/1 as text, for the hop to this very nginx (resty.mooring.router.hop):
--- requests are written in HTTP/1.0, so that the answer is never chunked, and
+-- HTTP/1.1 as text, for the hop to this very nginx (resty.mooring.router.hop):
 -- only what nginx itself writes is read. No sockets in here.
+--
+-- Not HTTP/1.0, whose answers end where the connection does: one that a backend
+-- has cut off would look complete. In chunks its end is missing.
 
 local concat = table.concat
 local find = string.find
@@ -43,6 +45,9 @@ local REWRITTEN = {
 
 -- What the outer nginx writes itself.
 local OWN = { ["date"] = true, ["server"] = true }
+
+
+local MAX_DIGITS = 12 -- of the size of a chunk, in a double
 
 
 ---
@@ -91,7 +96,7 @@ end
 --        body     string, may be ""
 -- @return string
 function _M.request(request)
-    local lines = { request.method .. " " .. request.target .. " HTTP/1.0" }
+    local lines = { request.method .. " " .. request.target .. " HTTP/1.1" }
     for name, value in pairs(request.headers) do
         local known = lower(name)
         if not HOP_BY_HOP[known] and not REWRITTEN[known]
@@ -128,15 +133,16 @@ end
 ---
 -- Parses the head of an answer of nginx.
 -- @param text status line and header lines, without the empty line
--- @return { status = number, headers = { [lower-case name] = { values...,
---         name = as it was written } } } without the headers of the
---         connection; or nil when this is no such head
+-- @return { status = number, chunked = is the body in chunks?, headers = {
+--         [lower-case name] = { values..., name = as it was written } } }
+--         without the headers of the connection; or nil when this is no such
+--         head
 function _M.parse_head(text)
     local status, rest = match(text, "^HTTP/1%.%d (%d%d%d)[^\r\n]*\r?\n?(.*)$")
     if not status then
         return nil
     end
-    local headers = {}
+    local headers, chunked = {}, false
     for line in gmatch(rest, "[^\r\n]+") do
         -- Trimmed greedily: a lazy match looks at every run of spaces once for
         -- each of its bytes.
@@ -144,9 +150,21 @@ function _M.parse_head(text)
         if not name then
             return nil
         end
-        collect(headers, name, match(value, "^.*[^ \t]") or "")
+        value = match(value, "^.*[^ \t]") or ""
+        chunked = chunked or lower(name) == "transfer-encoding"
+                             and lower(value) == "chunked"
+        collect(headers, name, value)
     end
-    return { status = tonumber(status), headers = headers }
+    return { status = tonumber(status), headers = headers, chunked = chunked }
+end
+
+
+---
+-- The size of a chunk (RFC 9112, 7.1), by the line in front of it.
+-- @return bytes, 0 for the last one; nil when this is no such line
+function _M.chunk_size(line)
+    local digits = match(line, "^(%x+)[ \t]*$") or match(line, "^(%x+)[ \t]*;")
+    return digits and #digits <= MAX_DIGITS and tonumber(digits, 16) or nil
 end
 
 

@@ -120,7 +120,7 @@ local function read_response(answer)
     local deadline = clock() + TIMEOUT
     while seen <= MAX_RESULT and clock() < deadline do
         sock:settimeout(max(1, deadline - clock()))
-        local part = sock:receiveany(65536)
+        local part = hop.read(answer)
         if not part then
             break
         end
