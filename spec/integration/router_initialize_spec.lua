@@ -386,6 +386,17 @@ describe("router, initialize", function()
         end)
     end
 
+    it("comes with all challenges, and no type of nginx' own", function()
+        rule_for_both { initialize = true, status = 401, headers = {
+            ["WWW-Authenticate"] = { 'Bearer resource_metadata="https://a/b"',
+                                     "Basic" } } }
+        local answer = web:request { body = proxy.INITIALIZE, version = false }
+        assert.equal(401, answer.status)
+        assert.equal('Bearer resource_metadata="https://a/b", Basic',
+            answer.headers["www-authenticate"])
+        assert.is_nil(answer.headers["content-type"])
+    end)
+
     it("comes as it is, in chunks of any size", function()
         local body = ("x"):rep(200000) .. "y"
         rule_for_both { initialize = true, body = body, headers = {

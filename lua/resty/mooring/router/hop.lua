@@ -22,6 +22,7 @@ local mooring_ffi = require "resty.mooring.ffi"
 local bor = bit.bor
 local bxor = bit.bxor
 local byte = string.byte
+local concat = table.concat
 local error = error
 local find = string.find
 local match = string.match
@@ -201,8 +202,17 @@ local function send_head(answer)
     local header = ngx.header
     ngx.ctx.mooring_carried = true -- its session id is in order
     ngx.status = answer.status
-    for _, values in pairs(answer.headers) do
-        header[values.name] = #values == 1 and values[1] or values
+    header["Content-Type"] = "" -- else nginx would send its default_type
+    for known, values in pairs(answer.headers) do
+        if #values == 1 then
+            header[values.name] = values[1]
+        elseif known == "www-authenticate" then
+            -- nginx-lua keeps only the last of these; they may also be a list
+            -- (RFC 9110, 11.6.1).
+            header[values.name] = concat(values, ", ")
+        else
+            header[values.name] = values
+        end
     end
 end
 
