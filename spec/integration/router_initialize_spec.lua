@@ -131,6 +131,16 @@ describe("router, initialize", function()
         assert.equal("/mcp/a%20b?c=d%20e", seen("POST")[1].url)
     end)
 
+    it("keeps a path as it was written, as all other requests do", function()
+        local path = "/mcp//a/./b/../c%2fd?e=/../f"
+        local id = web:open { path = path, flags = { "--path-as-is" } }
+        web:request { id = id, path = path, body = proxy.CALL,
+            flags = { "--path-as-is" } }
+        local posts = seen("POST")
+        assert.equal(path, posts[1].url)
+        assert.equal(path, posts[2].url)
+    end)
+
     it("passes on what the answer has several times", function()
         for _, backend in ipairs { a, b } do
             proxy.rule(backend, { initialize = true, body = "{}", headers = {

@@ -131,6 +131,23 @@ describe("resty.mooring.router.http1", function()
         assert.is_nil(http1.single(headers, "c"))
     end)
 
+    describe(".normalize", function()
+        for path, wanted in pairs {
+            ["/"] = { "/", "/" }, ["/a"] = { "/a", "/a" },
+            ["/a/"] = { "/a/", "/a/" }, ["//a//b"] = { "/a/b", "//a//b" },
+            ["/a/./b/../c"] = { "/a/c", "/a/c" },
+            ["/a/.."] = { "/", "/" }, ["/a/b/.."] = { "/a/", "/a/" },
+            ["/a/."] = { "/a/", "/a/" }, ["/a/..b/...c"] = { "/a/..b/...c",
+                                                            "/a/..b/...c" },
+            ["/a//../b"] = { "/b", "/a/b" },
+        } do
+            it(("makes %q what nginx makes it"):format(path), function()
+                assert.equal(wanted[1], http1.normalize(path, true))
+                assert.equal(wanted[2], http1.normalize(path, false))
+            end)
+        end
+    end)
+
     it(".escape_path writes any path into a request line", function()
         assert.equal("/a%20b%3Fc%23%25%C3%A9%0D%0A/x;y=1,2:@!$&'()*+~-._",
             http1.escape_path("/a b?c#%\195\169\r\n/x;y=1,2:@!$&'()*+~-._"))

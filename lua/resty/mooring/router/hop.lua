@@ -25,8 +25,10 @@ local byte = string.byte
 local concat = table.concat
 local error = error
 local find = string.find
+local gsub = string.gsub
 local match = string.match
 local ngx = ngx
+local normalize = http1.normalize
 local setmetatable = setmetatable
 local tonumber = tonumber
 local type = type
@@ -83,8 +85,10 @@ end
 -- passed on as the client wrote it.
 local function target(var)
     local uri, written = var.uri, var.request_uri
-    local path = written:match("^[^?]*")
-    if ngx.unescape_uri((path:gsub("%+", "%%2B"))) == uri
+    local path = match(written, "^[^?]*")
+    path = ngx.unescape_uri((gsub(path, "%+", "%%2B")))
+    if (path == uri or normalize(path, true) == uri
+        or normalize(path, false) == uri)
        and not find(written, "[%z\1-\32]")
     then
         return written

@@ -182,6 +182,25 @@ function _M.single(headers, name)
 end
 
 
+---
+-- A decoded path without "." and ".." segments, as nginx makes its $uri.
+-- @param merge also without empty segments (nginx' merge_slashes, on by
+--        default)
+function _M.normalize(path, merge)
+    local parts, n, open = {}, 0, false
+    for part in gmatch(path, "/([^/]*)") do
+        open = part == "." or part == ".." or merge and part == ""
+        if not open then
+            n = n + 1
+            parts[n] = part
+        elseif part == ".." and n > 0 then
+            n = n - 1
+        end
+    end
+    return "/" .. concat(parts, "/", 1, n) .. (open and n > 0 and "/" or "")
+end
+
+
 local function escape_byte(c)
     return ("%%%02X"):format(c:byte())
 end
