@@ -122,6 +122,17 @@ describe("router, initialize", function()
         assert.same(requests[1].headers, requests[2].headers)
     end)
 
+    it("knows the address of the client in both servers", function()
+        local one = proxy.start { backends = { a, b }, location =
+            "proxy_set_header X-Real-IP $mooring_remote_addr;" }
+        one:call((one:open()))
+        for _, request in ipairs(seen("POST")) do
+            assert.equal("127.0.0.1", request.headers["x-real-ip"])
+        end
+        assert.equal(2, #seen("POST"))
+        one:stop()
+    end)
+
     it("keeps a rewrite of the location", function()
         web:open { path = "/rewritten/a%20b" }
         assert.equal("/mcp/a%20b", seen("POST")[1].url)

@@ -72,6 +72,7 @@ describe("router, clients of bad will", function()
         ["a wrong secret"] = "Mooring-Backend: $wrong $url\r\n",
         ["an empty secret"] = "Mooring-Backend:  $url\r\n",
         ["a short secret"] = "Mooring-Backend: 0 $url\r\n",
+        ["all but the secret"] = "Mooring-Backend: $wrong $url 127.0.0.1\r\n",
     } do
         it("are refused by the internal server with " .. name, function()
             local answer = internal_request((headers:gsub("%$(%l+)",

@@ -74,7 +74,7 @@ end
 -- the internal server), and refuses all others.
 function _M.send_inner(router)
     local var = ngx.var
-    local url = router.hop:requested_backend()
+    local url, client = router.hop:requested_backend()
     local peer = url and router.peers:named(url)
     if not peer then
         log.warn_limited("internal", "a request to the internal server was ",
@@ -83,6 +83,7 @@ function _M.send_inner(router)
     end
     var.mooring_result = "internal"
     -- What the outer server has found out of the client.
+    var.mooring_remote_addr = client
     var.mooring_forwarded_for = var.http_x_forwarded_for
     var.mooring_forwarded_proto = var.http_x_forwarded_proto
     router.requests.inner[key_of()] = true

@@ -109,6 +109,7 @@ function _M.request(body, session_id)
         inner = var.mooring_role == "internal",
         method = var.request_method,
         target = target(var),
+        client = var.mooring_remote_addr,
         headers = ngx.req.get_headers(0, true),
         body = body,
         extra = {
@@ -155,7 +156,7 @@ local function exchange(self, request, url)
     if not sock then
         return nil, err
     end
-    request.extra[BACKEND] = self.secret .. " " .. url
+    request.extra[BACKEND] = self.secret .. " " .. url .. " " .. request.client
     local sent
     sent, err = sock:send(http1.request(request))
     if not sent then
@@ -384,12 +385,13 @@ end
 
 ---
 -- In the internal server: the backend the outer one asks for.
--- @return url; nil when the request comes from somebody else
+-- @return url, address of the client; nil when the request comes from somebody
+--         else
 function _M.requested_backend(self)
-    local given, url = match(ngx.var.http_mooring_backend or "",
-                             "^(%S+) (%S+)$")
+    local given, url, client = match(ngx.var.http_mooring_backend or "",
+                                     "^(%S+) (%S+) ?(%S*)$")
     if given and _M.same(self.secret, given) then
-        return url
+        return url, client
     end
 end
 
