@@ -251,8 +251,9 @@ describe("router, states of backends", function()
         it("are not changed by GET, by other methods and by web pages",
            function()
             local query = "?do=down&backend=" .. a.url
-            assert.equal(200, (admin(web, "GET", query)))
+            assert.equal(405, (admin(web, "GET", query)))
             assert.equal(405, (admin(web, "PUT", query)))
+            assert.equal(405, (admin(web, "PUT")))
             assert.equal(403, (admin(web, "POST", query,
                 { Origin = "http://evil.example" })))
             assert.equal("up", state_of(web, a).state)

@@ -121,10 +121,15 @@ function _M.run(router)
     if ngx.var.http_origin then
         return refuse(403, "requests from web pages are not served",
                       errors.INVALID)
-    elseif method == "GET" or method == "HEAD" then
-        return answer(200, { backends = router.set:stats() })
     elseif method == "POST" then
         return change(router)
+    elseif ngx.var.args then
+        -- Somebody wants something done, and must not believe that it was.
+        ngx.header["Allow"] = "POST"
+        return refuse(405, "with arguments the method must be POST",
+                      errors.INVALID)
+    elseif method == "GET" or method == "HEAD" then
+        return answer(200, { backends = router.set:stats() })
     end
     ngx.header["Allow"] = "GET, HEAD, POST"
     return refuse(405, "the method must be GET or POST", errors.INVALID)
