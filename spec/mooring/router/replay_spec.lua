@@ -16,20 +16,17 @@ describe("resty.mooring.router.replay", function()
     -- A backend that answers an initialize with what next_part() gives, and
     -- `answering` requests in all.
     local function open(kind, next_part, answering)
-        local sock = {
-            settimeout = function() end,
-            close = function() end,
-            receiveany = function()
-                read = read + 1
-                return next_part(read)
-            end,
-        }
+        local sock = { settimeout = function() end, close = function() end }
+        local function next_of()
+            read = read + 1
+            return next_part(read)
+        end
         local router = { hop = { open = function(_, request)
             opened[#opened + 1] = request.method
             if #opened > (answering or 3) then
                 return nil, "connection refused", "connect"
             end
-            return { status = 200, sock = sock, headers = {
+            return { status = 200, sock = sock, next_part = next_of, headers = {
                 ["content-type"] = { kind }, ["mcp-session-id"] = { "new" } } }
         end } }
         return replay.open(router, { headers = {}, extra = {} }, "http://a:1", "{}", nil)

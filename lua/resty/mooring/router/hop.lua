@@ -179,8 +179,8 @@ end
 -- Sends a request to a backend and waits for the head of the answer.
 -- @param request as request() returns it
 -- @param url of the backend
--- @return answer { status, headers, sock } for read(), pass() or drop(); or nil,
---         message, outcome: "connect" (nothing was sent to the backend),
+-- @return answer { status, headers, sock } for read(), pass() or drop(); or
+--         nil, message, outcome: "connect" (nothing was sent to the backend),
 --         "broken" or "timeout" (something was, there is no answer), or "hop"
 --         (this nginx is at fault)
 function _M.open(self, request, url)

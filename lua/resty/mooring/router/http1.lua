@@ -7,6 +7,7 @@
 -- Not HTTP/1.0, whose answers end where the connection does: one that a backend
 -- has cut off would look complete. In chunks its end is missing.
 
+local byte = string.byte
 local concat = table.concat
 local find = string.find
 local gmatch = string.gmatch
@@ -15,6 +16,7 @@ local ipairs = ipairs
 local lower = string.lower
 local match = string.match
 local pairs = pairs
+local sub = string.sub
 local tonumber = tonumber
 local tostring = tostring
 local type = type
@@ -47,6 +49,8 @@ local REWRITTEN = {
 local OWN = { ["date"] = true, ["server"] = true }
 
 
+local SPACE = 32
+local SPACES = { [SPACE] = true, [9] = true }
 local MAX_DIGITS = 12 -- of the size of a chunk, in a double
 
 
@@ -61,10 +65,34 @@ local function is_internal(name)
 end
 
 
+-- Names that have been found right: a pattern takes a hundred times as long as
+-- a look into a table. There are few; not more than these are kept.
+local MAX_NAMES = 256
+local right, kept = {}, 0
+
+
+local function is_token(name)
+    if right[name] then
+        return true
+    elseif not find(name, "^[%w!#$%%&'*+%-.^_`|~]+$") then
+        return false
+    end
+    if kept < MAX_NAMES then
+        right[name], kept = true, kept + 1
+    end
+    return true
+end
+
+
+local function has(text, byte_of_one)
+    return find(text, byte_of_one, 1, true) ~= nil
+end
+
+
 -- A header that could not be mistaken for two of them.
 local function is_clean(name, value)
-    return find(name, "^[%w!#$%%&'*+%-.^_`|~]+$") ~= nil
-           and not find(value, "[%z\r\n]")
+    return is_token(name)
+           and not (has(value, "\n") or has(value, "\r") or has(value, "\0"))
 end
 
 
@@ -130,6 +158,33 @@ local function collect(headers, name, value)
 end
 
 
+-- A value as it stands between the spaces around it. Trimmed greedily: a lazy
+-- match looks at every run of spaces once for each of its bytes.
+local function trim(text)
+    return match(match(text, "^[ \t]*(.*)$"), "^.*[^ \t]") or ""
+end
+
+
+-- @return name, value; nil when it is no header line
+local function parse_line(line)
+    local colon = find(line, ":", 1, true)
+    local name = colon and sub(line, 1, colon - 1)
+    if not name or not (is_token(name) or find(name, "^%S+$"))
+       or has(line, "\r") or has(line, "\n")
+    then
+        return nil
+    end
+    local value = sub(line, colon + 2)
+    local first, last = byte(value, 1), byte(value, -1)
+    if byte(line, colon + 1) == SPACE and first
+       and not (SPACES[first] or SPACES[last])
+    then
+        return name, value -- as nginx writes it
+    end
+    return name, trim(sub(line, colon + 1))
+end
+
+
 ---
 -- Parses the head of an answer of nginx.
 -- @param text status line and header lines, without the empty line
@@ -138,22 +193,24 @@ end
 --         without the headers of the connection; or nil when this is no such
 --         head
 function _M.parse_head(text)
-    local status, rest = match(text, "^HTTP/1%.%d (%d%d%d)[^\r\n]*\r?\n?(.*)$")
+    local status, at = match(text, "^HTTP/1%.%d (%d%d%d)[^\r\n]*()")
     if not status then
         return nil
     end
     local headers, chunked = {}, false
-    for line in gmatch(rest, "[^\r\n]+") do
-        -- Trimmed greedily: a lazy match looks at every run of spaces once for
-        -- each of its bytes.
-        local name, value = match(line, "^([^:%s]+):[ \t]*(.*)$")
-        if not name then
-            return nil
+    at = at + 2
+    while at <= #text do
+        local stop = find(text, "\r\n", at, true) or #text + 1
+        if stop > at then
+            local name, value = parse_line(sub(text, at, stop - 1))
+            if not name then
+                return nil
+            end
+            chunked = chunked or lower(name) == "transfer-encoding"
+                                 and lower(value) == "chunked"
+            collect(headers, name, value)
         end
-        value = match(value, "^.*[^ \t]") or ""
-        chunked = chunked or lower(name) == "transfer-encoding"
-                             and lower(value) == "chunked"
-        collect(headers, name, value)
+        at = stop + 2
     end
     return { status = tonumber(status), headers = headers, chunked = chunked }
 end

@@ -82,8 +82,8 @@ local function post(request, body, id, version)
     extra["Mcp-Session-Id"] = id
     return {
         inner = request.inner, method = "POST", target = request.target,
-        headers = headers_of(request, version), body = body, extra = extra,
-        timeout = TIMEOUT,
+        client = request.client, headers = headers_of(request, version),
+        body = body, extra = extra, timeout = TIMEOUT,
     }
 end
 
