@@ -70,12 +70,12 @@ describe("router, states of backends", function()
         ["with Redis"] = function() return servers.redis().url end,
     } do
         describe(name, function()
-            local web
+            local web, options
 
             before_each(function()
+                options = ("storage = %q,"):format(storage())
                 web = proxy.start { backends = { a, b }, workers = 2,
-                    server = ADMIN,
-                    options = ("storage = %q,"):format(storage()) }
+                    server = ADMIN, options = options }
             end)
 
             for what, state in pairs { drain = "draining", down = "down" } do
@@ -126,6 +126,44 @@ describe("router, states of backends", function()
                     assert.equal(200, answer.status)
                     assert.not_equal(ids.a, answer.headers["mcp-session-id"])
                 end
+            end)
+
+            it("a backend that is dropped counts as empty: the next sessions "
+                .. "are its own", function()
+                local function share(n)
+                    local of = { a = {}, b = {} }
+                    for _ = 1, n do
+                        local id, answer = web:open()
+                        table.insert(of[served_by(answer)], id)
+                    end
+                    return of
+                end
+                local function sessions()
+                    return { state_of(web, a).sessions,
+                        state_of(web, b).sessions }
+                end
+
+                web:reload_with { backends = { a, b }, workers = 2,
+                    server = ADMIN,
+                    options = options .. 'policy = "least_sessions",' }
+                local void = share(10).a
+                assert.same({ 5, 5 }, sessions())
+                must(web, a, "drop")
+                assert.same({ 0, 5 }, sessions())
+                assert.equal(5, #share(5).a)
+                assert.same({ 5, 5 }, sessions())
+                assert.equal(404, web:call(void[1]).status)
+                assert.same({ 5, 5 }, sessions())
+                web:reload()
+                assert.same({ 5, 5 }, sessions())
+                must(web, a, "drop")
+                must(web, b, "drop")
+                assert.same({ 0, 0 }, sessions())
+                web:reload()
+                assert.same({ 0, 0 }, sessions())
+                local anew = share(4)
+                assert.same({ 2, 2 }, { #anew.a, #anew.b })
+                assert.same({ 2, 2 }, sessions())
             end)
 
             it("outlive a reload", function()
@@ -316,6 +354,25 @@ describe("router, states of backends on two replicas", function()
         for _ = 1, 8 do
             assert.equal(404, two:call(ids.a).status)
         end
+    end)
+
+    it("leave a dropped backend empty on both, which count what they have of "
+        .. "it since", function()
+        local old = open_on(one, a).a
+        assert.equal(200, two:call(old).status)
+        local before = { state_of(one, a).sessions, state_of(two, a).sessions }
+        assert.is_true(before[1] >= 1 and before[2] == 1)
+        must(one, a, "drop")
+        assert.equal(0, state_of(one, a).sessions)
+        eventually(two, a, "incarnation", 1)
+        assert.equal(0, state_of(two, a).sessions)
+        local id = open_on(two, a).a
+        local count = state_of(two, a).sessions
+        assert.equal("a", served_by(one:call(id)))
+        assert.equal(1, state_of(one, a).sessions)
+        assert.equal(404, one:call(old).status)
+        assert.same({ 1, count }, { state_of(one, a).sessions,
+            state_of(two, a).sessions })
     end)
 
     it("are in Redis beside the sessions", function()

@@ -184,7 +184,7 @@ return {
           'or type(storage.tagged) ~= "function"',
           "local url = session.metadata and session.metadata.backend_url" },
         { VALUE,
-          "return url and label_of_binding(self, url) or NONE" },
+          "return url and tag_of_binding(self, url) or NONE" },
     },
     ["lua/resty/mooring/router/membership.lua"] = {
         { OWN,

@@ -99,6 +99,76 @@ describe("resty.mooring.router.load", function()
             assert.equal(2, loads:sessions(a))
         end)
 
+        it("counts those of a dropped backend apart", function()
+            local before = loads:tag(A, 0)
+            local after = loads:tag(A, 1)
+            assert.equal(loads:label(A), before)
+            assert.not_equal(before, after)
+            assert.equal(after, load.open(table_name):tag(A, 1))
+            loads:attach(storage)
+            bind("1", A)
+            bind("2", A .. "#;another-id")
+            bind("3", A .. "#1")
+            bind("4", A .. "#1;another-id")
+            bind("5", A .. "#1;yet%21another-id")
+            assert.equal(2, loads:sessions(before))
+            assert.equal(3, loads:sessions(after))
+            bind("1", A .. "#1")
+            assert.equal(1, loads:sessions(before))
+            assert.equal(4, loads:sessions(after))
+        end)
+
+        it("tells an incarnation from the three before, in four labels for a "
+            .. "backend, however often it is dropped", function()
+            local seen, n = {}, 0
+            for incarnation = 0, 100 do
+                local tag = loads:tag(A, incarnation)
+                for back = 1, math.min(3, incarnation) do
+                    assert.not_equal(tag, loads:tag(A, incarnation - back))
+                end
+                n = n + (seen[tag] and 0 or 1)
+                seen[tag] = true
+            end
+            assert.equal(4, n)
+            assert.is_nil(seen[0])
+        end)
+
+        it("counts all of a dropped backend when no label is left", function()
+            local a = loads:label(A)
+            for i = 1, 1022 do
+                loads:label("http://10.0.0.1:" .. i)
+            end
+            assert.equal(a, loads:tag(A, 1))
+            assert.equal(0, loads:tag(B, 1))
+            loads:attach(storage)
+            bind("1", A)
+            bind("2", A .. "#1")
+            bind("3", B .. "#1")
+            assert.equal(2, loads:sessions(a))
+        end)
+
+        it("gives no label to an incarnation that only a binding names",
+           function()
+            local a = loads:label(A)
+            loads:attach(storage)
+            for i = 1, 10 do
+                bind(tostring(i), A .. "#" .. i)
+            end
+            assert.equal(10, loads:sessions(a))
+            for i = 1, 1022 do
+                assert.not_equal(0, loads:label("http://10.0.0.1:" .. i))
+            end
+        end)
+
+        it("counts no binding that makes no sense", function()
+            local a = loads:label(A)
+            loads:attach(storage)
+            for i, fragment in ipairs { "#", "#0", "#01", "#x", "#1x", "#;" } do
+                bind(tostring(i), A .. fragment)
+            end
+            assert.equal(0, loads:sessions(a))
+        end)
+
         it("gives no label to a URL that only a binding names", function()
             loads:attach(storage)
             for i = 1, 10 do

@@ -9,25 +9,31 @@
 --     in flight counted by each worker in a row of its own (c/load.c); a worker
 --               that is killed leaves nothing behind
 --     sessions  those of the storage's local tier that are bound to the URL: a
---               storage counts them by tag, and the tag is the label
+--               storage counts them by tag, and the tag is a label: that of the
+--               URL, or after drops that of "url#1", "url#2", "url#3", in turn
 --     version   a number that moves when the set of backends has changed; each
 --               request gets it for nothing when it begins
 --
 -- A label is only ever given to a URL somebody has configured: bindings come
 -- from Redis, and whoever can write there could else use all of them up. So
 -- sessions of a backend nobody has named yet are counted from the next time
--- their record is read.
+-- their record is read. In the same way those of an incarnation nobody here has
+-- learned of are counted with the first.
+--
+-- The sessions a drop has voided keep their tag until they are met or expire,
+-- and nobody takes them for those since. Whoever can write to Redis can drop,
+-- too: so a backend has no label for each incarnation, but four in all. Only
+-- after four drops within the life of a session void ones count again.
 
 local log = require "resty.mooring.log"
 local mooring_ffi = require "resty.mooring.ffi"
+local references = require "resty.mooring.router.reference"
 
 local C = mooring_ffi.C
 local ffi = mooring_ffi.ffi
 
 local error = error
-local find = string.find
 local setmetatable = setmetatable
-local sub = string.sub
 local type = type
 
 local _M = {}
@@ -35,6 +41,8 @@ local mt = { __index = _M }
 
 local NONE = 0
 _M.NONE = NONE
+
+local TURNS = 4 -- successive incarnations that are told apart
 
 
 ---
@@ -55,41 +63,69 @@ function _M.open(name)
 end
 
 
----
--- The label of a backend's URL, which gets one if it has none.
--- @param url string, as configured: without fragment
--- @return integer from 1 to 1023, or 0 when no label is left
-function _M.label(self, url)
-    local label = self.labels[url]
+-- A label, made or looked for by a function of the core, and remembered: one
+-- that there is, is for ever.
+local function label_by(self, get, name)
+    local label = self.labels[name]
     if not label then
-        label = C.mr_load_label(self.handle, url, #url)
+        label = get(self.handle, name, #name)
         if label ~= NONE then
-            self.labels[url] = label
-        else
-            log.warn_once("labels", "there have been more than 1,023 backends ",
-                          "since this nginx was started: requests and ",
-                          "sessions of others are not counted until it is ",
-                          "started again")
+            self.labels[name] = label
         end
     end
     return label
 end
 
 
--- The label of a URL that a binding names: 0 unless it is a backend's.
-local function label_of_binding(self, url)
-    local fragment = find(url, "#", 1, true)
-    if fragment then
-        url = sub(url, 1, fragment - 1)
-    end
-    local label = self.labels[url]
-    if not label then
-        label = C.mr_load_find(self.handle, url, #url)
-        if label ~= NONE then
-            self.labels[url] = label
-        end
+---
+-- The label of a backend's URL, which gets one if it has none.
+-- @param url string, as configured: without fragment
+-- @return integer from 1 to 1023, or 0 when no label is left
+function _M.label(self, url)
+    local label = label_by(self, C.mr_load_label, url)
+    if label == NONE then
+        log.warn_once("labels", "there have been more than 1,023 backends and ",
+                      "drops of them since this nginx was started: requests ",
+                      "and sessions of others are not counted until it is ",
+                      "started again")
     end
     return label
+end
+
+
+-- What has the label that the sessions of an incarnation are counted by.
+local function counted_as(url, incarnation)
+    return references.format(url, incarnation % TURNS)
+end
+
+
+---
+-- What the sessions of a backend's incarnation are counted by. It gets a label
+-- if it has none; when none is left, it has that of the first.
+-- @param url as for label()
+-- @param incarnation integer, how often it was dropped
+-- @return label, for sessions()
+function _M.tag(self, url, incarnation)
+    local label = self:label(url)
+    local tag = label_by(self, C.mr_load_label, counted_as(url, incarnation))
+    if tag == NONE then
+        return label
+    end
+    return tag
+end
+
+
+-- The tag of a session by its binding: 0 unless that names a backend.
+local function tag_of_binding(self, reference)
+    local url, incarnation = references.parse(reference)
+    if not url then
+        return NONE
+    end
+    local tag = label_by(self, C.mr_load_find, counted_as(url, incarnation))
+    if tag == NONE then
+        tag = label_by(self, C.mr_load_find, url)
+    end
+    return tag
 end
 
 
@@ -144,7 +180,7 @@ function _M.attach(self, storage)
     end
     storage:classify(function(session)
         local url = session.metadata and session.metadata.backend_url
-        return url and label_of_binding(self, url) or NONE
+        return url and tag_of_binding(self, url) or NONE
     end)
     self.storage = storage
     return true
@@ -152,12 +188,14 @@ end
 
 
 ---
--- @return how many sessions this instance knows that are bound to the backend
-function _M.sessions(self, label)
-    if not self.storage or label == NONE then
+-- @param tag see tag()
+-- @return how many sessions this instance knows that are bound to that
+--         incarnation of the backend
+function _M.sessions(self, tag)
+    if not self.storage or tag == NONE then
         return 0
     end
-    return self.storage:tagged(label) or 0
+    return self.storage:tagged(tag) or 0
 end
 
 

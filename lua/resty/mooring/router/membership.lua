@@ -46,6 +46,9 @@ local TICK = 0.25    -- seconds
 local MEAN_AGE = 50  -- ms until the mean load is found out anew
 local TRIED = 1000   -- ms after which to look again whether a trial has ended
 
+-- What the load table counts by which field of a view.
+local COUNTED_BY = { inflight = "label", sessions = "tag" }
+
 local SEVERITY = { up = 0, draining = 1, down = 2 }
 
 
@@ -72,12 +75,12 @@ end
 
 
 -- The mean load of the backends that are counted, for a weight of 1.
-local function mean_of(self, count)
+local function mean_of(self, name)
+    local count, by = self.load[name], COUNTED_BY[name]
     local sum, weight = 0, 0
     for _, view in ipairs(self.views) do
-        if view.label ~= loads.NONE then
-            sum, weight = sum + count(self.load, view.label),
-                          weight + view.weight
+        if view[by] ~= loads.NONE then
+            sum, weight = sum + count(self.load, view[by]), weight + view.weight
         end
     end
     return weight > 0 and sum / weight or 0
@@ -88,27 +91,25 @@ end
 -- One that is not counted is as busy as the others are: were it idle, policies
 -- would send everything there.
 local function view_meta(self)
-    local counts = { inflight = self.load.inflight,
-                     sessions = self.load.sessions }
     local means, due = {}, { inflight = 0, sessions = 0 }
 
     local function mean(name)
         local now = clock()
         if now >= due[name] then
-            means[name], due[name] = mean_of(self, counts[name]), now + MEAN_AGE
+            means[name], due[name] = mean_of(self, name), now + MEAN_AGE
         end
         return means[name]
     end
 
     return {
         __index = function(view, name)
-            local count = counts[name]
-            if not count then
+            local by = COUNTED_BY[name]
+            if not by then
                 return nil
-            elseif view.label == loads.NONE then
+            elseif view[by] == loads.NONE then
                 return mean(name) * view.weight
             end
-            return count(self.load, view.label)
+            return self.load[name](self.load, view[by])
         end,
     }
 end
@@ -175,6 +176,7 @@ local function make_views(self)
             weight = peer.weight,
             state = state_of(self, peer),
             label = peer.label,
+            tag = self.load:tag(peer.url, self.states:incarnation(peer.url)),
             peer = self.peers:current(peer.url),
         }, self.view_meta)
     end
