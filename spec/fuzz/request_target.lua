@@ -1,42 +1,22 @@
 -- SPDX-FileCopyrightText: The mooring authors
 -- SPDX-License-Identifier: Apache-2.0
 --
--- Cookies and headers of clients, as policies see them, and where the id of a
--- legacy session is found in URLs that backends and clients have written.
+-- Cookies and headers of clients, as policies see them, the ids in cookies and
+-- arguments, and where the id of a legacy session is found in URLs that backends
+-- and clients have written.
 
--- What nginx has for it; %XX and "+" as ngx.unescape_uri and ngx.decode_args.
+-- What nginx has for it; %XX and "+" as ngx.unescape_uri.
 local function unescape(text)
     return (text:gsub("+", " "):gsub("%%(%x%x)", function(hex)
         return string.char(tonumber(hex, 16))
     end))
 end
 
-local function add(args, name, value)
-    local had = args[name]
-    if had == nil then
-        args[name] = value
-    elseif type(had) == "table" then
-        had[#had + 1] = value
-    else
-        args[name] = { had, value }
-    end
-end
-
-local function decode_args(text)
-    local args = {}
-    for part in text:gmatch("[^&]+") do
-        local name, value = part:match("^([^=]*)=(.*)$")
-        if name ~= "" then
-            add(args, unescape(name or part), value and unescape(value) or true)
-        end
-    end
-    return args
-end
-
 rawset(_G, "ngx", rawget(_G, "ngx")
-    or { decode_args = decode_args, unescape_uri = unescape })
+    or { unescape_uri = unescape })
 
 local request = require "resty.mooring.request"
+local sole = require "resty.mooring.router.sole"
 local sse_id = require "resty.mooring.router.sse_id"
 
 local rep = string.rep
@@ -83,8 +63,36 @@ local function check_endpoint(input)
     end
 end
 
+-- How often the name is there for the simplest of parsers.
+local function naive_count(text, separator, name)
+    local n, value = 0, nil
+    for part in (text .. separator):gmatch("(.-)" .. separator) do
+        if part:sub(1, #name + 1) == name .. "=" then
+            n, value = n + 1, part:sub(#name + 2)
+        end
+    end
+    return n, value
+end
+
+local function check_sole(input)
+    local n, value = naive_count(input, "&", "a")
+    local got = sole.argument(input, { a = true })
+    if n > 0 and not (n == 1 and value == "") then
+        assert(got == (n == 1 and unescape(value)) or got == false, "argument a")
+    end
+    for _, cookie in ipairs { "a", "session" } do
+        n, value = naive_count(input, ";", cookie)
+        got = sole.cookie(input, cookie)
+        if n > 0 and value:find("^[%w]+$") then
+            assert(got == value or got == false, "cookie " .. cookie)
+        end
+        assert(not got or not got:find("[;]") or input:find("%%3[bB]"), "no value")
+    end
+end
+
 local function check(input)
     check_cookies(input)
+    check_sole(input)
     check_endpoint(input)
 end
 

@@ -233,11 +233,14 @@ describe("router, HTTP+SSE", function()
         local stream = open(one, path)
         for _, query in ipairs {
             "&sessionId=two", "&session%49d=other", "&session_id=two",
+            "&sessionid=two", ";sessionId=other",
         } do
             assert.equal(400, post(one, path .. query).status)
         end
         assert.equal(400, post(one, path,
             { ["Mcp-Session-Id"] = "other" }).status)
+        assert.equal(400, one:request { body = proxy.CALL, flags = {
+            "--request-target", path .. "#&sessionId=other" } }.status)
         assert.equal(0, #proxy.seen(a, "POST") + #proxy.seen(b, "POST"))
         stream:stop()
     end)

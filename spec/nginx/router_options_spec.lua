@@ -23,7 +23,7 @@ describe("resty.mooring.router.new", function()
 
     it("needs nothing but backends", function()
         local made = router.new { backends = BACKENDS, name = "plain" }
-        assert.equal("http_mcp_session_id", made.id_variable)
+        assert.is_true(made.mcp)
         assert.is_true(made.storage:store(
             require("resty.mooring.session").new("x")))
         local ok, err = pcall(router.new, {})

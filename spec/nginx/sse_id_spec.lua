@@ -35,9 +35,9 @@ describe("resty.mooring.router.sse_id", function()
             assert.equal("x", ids:find("/messages", "a=b&session_id=x&c"))
         end)
 
-        it("compares names and values decoded", function()
+        it("compares names and values decoded, and names without case", function()
             assert.equal("x-y", ids:find("/m", "session%49d=x%2Dy"))
-            assert.is_nil(ids:find("/m", "sessionid=x"))
+            assert.equal("x", ids:find("/m", "sessionid=x"))
         end)
 
         it("finds none where there is none", function()
@@ -51,6 +51,7 @@ describe("resty.mooring.router.sse_id", function()
             for _, args in ipairs {
                 "sessionId=x&sessionId=x", "sessionId=x&session_id=y",
                 "sessionId=x&session%49d=y", "sessionId&sessionId=x",
+                "sessionId=x&sessionid=y", "a;sessionId=x", "sessionId=x%",
             } do
                 assert.is_false(ids:find("/m", args))
             end

@@ -141,7 +141,7 @@ end
 -- Options that only make sense for one kind of key.
 local function set_kind(self, opts)
     if opts.key or not self.engine.has.key then
-        self.id_variable, self.mcp = key.variable(opts.key)
+        self.read_id, self.mcp = key.reader(opts.key)
     else
         self.mcp = false -- ids are the policy's, and only its
     end

@@ -249,7 +249,6 @@ return {
     },
     ["lua/resty/mooring/router/sse_id.lua"] = {
         { NGX,
-          "local decode_args = ngx and ngx.decode_args",
           "local unescape = ngx and ngx.unescape_uri" },
         { VALUE,
           'rest = sub(behind, 1, 1) == "/" and behind or "/" .. behind' },

@@ -22,7 +22,10 @@ local C = mooring_ffi.C
 local ffi = mooring_ffi.ffi
 
 local ffi_string = ffi.string
+local gsub = string.gsub
 local lower = string.lower
+local pairs = pairs
+local clear_header = ngx.req.clear_header
 local get_request = base.get_request
 local nginx = ffi.C
 local get_headers = ngx.req.get_headers
@@ -82,6 +85,44 @@ function _M.mcp()
     end
     return ffi_string(value.data, value.len),
            C.mr_header_find(list, n, VERSION, #VERSION) ~= NOT_FOUND
+end
+
+
+---
+-- The value of a header that the request has exactly once, as it may be passed
+-- on.
+-- @param name in lower case
+-- @return string; nil: read the variable
+function _M.one(name)
+    local n = read_list()
+    local at = n and C.mr_header_find(list, n, name, #name) or NOT_FOUND
+    if at < 0 or list[at].value.len == 0 then
+        return nil
+    end
+    local value = list[at].value
+    return ffi_string(value.data, value.len)
+end
+
+
+-- As nginx' variables have names.
+local function variable_name(name)
+    return (gsub(lower(name), "-", "_"))
+end
+
+
+---
+-- Gives a request that header once, in place of all that look like it.
+-- @param value "" for none
+function _M.keep_one(name, value)
+    local wanted = variable_name(name)
+    for sent in pairs(get_headers(0, true)) do
+        if variable_name(sent) == wanted then
+            clear_header(sent)
+        end
+    end
+    if value ~= "" then
+        set_header(name, value)
+    end
 end
 
 

@@ -65,9 +65,12 @@ end
 
 ---
 -- Decides where a request of a session goes.
--- @param id nil or "" for a request that belongs to none
+-- @param id nil or "" for a request that belongs to none; false for one whose
+--        id the backend may read in another way
 function _M.serve(router, var, id)
-    if not id or id == "" then
+    if id == false then
+        return router:refuse("invalid")
+    elseif not id or id == "" then
         return router:unpinned(var)
     end
     local reference, err, code = router.resolve_session(router.storage, id)
@@ -90,7 +93,7 @@ end
 ---
 -- Decides where a request goes (access phase).
 function _M.access(router, var)
-    return _M.serve(router, var, var[router.id_variable])
+    return _M.serve(router, var, router.read_id(var, true))
 end
 
 

@@ -48,6 +48,7 @@ local log = require "resty.mooring.log"
 local mcp = require "resty.mooring.router.mcp"
 local requests = require "resty.mooring.router.requests"
 local scripts = require "resty.mooring.router.scripts"
+local sole = require "resty.mooring.router.sole"
 local sse = require "resty.mooring.router.sse"
 local sse_id = require "resty.mooring.router.sse_id"
 local store = require "resty.mooring.router.store"
@@ -56,6 +57,7 @@ local abs = math.abs
 local complete = headers.complete
 local exiting = ngx.worker.exiting
 local get_method = ngx.req.get_method
+local has_fragment = sole.has_fragment
 local ipairs = ipairs
 local is_stream = headers.is_stream
 local key_of = requests.key
@@ -172,7 +174,7 @@ function _M.access(self, var)
         var.mooring_path = self.ids.path .. "-" -- for the log
     end
     local streamable = var.http_mcp_session_id
-    if id == false or id and streamable then
+    if id == false or id and streamable or has_fragment(var) then
         return self.router:refuse("invalid")
     elseif get_method() == "GET" and not streamable then
         return open(self, var)

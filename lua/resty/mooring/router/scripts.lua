@@ -29,8 +29,8 @@ _M.NOT_ADMITTED = NOT_ADMITTED
 
 
 local function new_request(router, body)
-    local variable = router.id_variable
-    local id = variable and ngx.var[variable]
+    local read_id = router.read_id
+    local id = read_id and read_id(ngx.var)
     return request.current(id ~= "" and id or nil, body)
 end
 
@@ -134,7 +134,13 @@ end
 
 
 local function access_keyed(router, var)
-    return router.protocol.serve(router, var, find_id(router))
+    local read_id = router.read_id
+    local sent = read_id and read_id(var, true)
+    local id = find_id(router)
+    if not id and sent == false then
+        id = false
+    end
+    return router.protocol.serve(router, var, id)
 end
 
 

@@ -8,18 +8,16 @@
 --     { arg = { "sessionId", "session_id" } }   an argument of such a name
 --     { path = "/messages/" }                   the path segment behind that
 --
--- A backend may read a URL with several such arguments in its own way: routed
--- (and admitted) by one of them, it could be served for the other. So names and
--- values are compared decoded, and a request with more than one has no id.
+-- A request with more than one such argument has no id, see router/sole.lua.
 
-local decode_args = ngx and ngx.decode_args
+local sole = require "resty.mooring.router.sole"
+
 local find = string.find
 local gsub = string.gsub
 local ipairs = ipairs
 local lower = string.lower
 local match = string.match
 local next = next
-local pairs = pairs
 local setmetatable = setmetatable
 local sub = string.sub
 local type = type
@@ -66,7 +64,7 @@ function _M.new(where)
     local self = setmetatable({ names = {}, path = where and where.path }, mt)
     local names = where and where.arg or NAMES
     for _, name in ipairs(type(names) == "table" and names or { names }) do
-        self.names[name] = true
+        self.names[sole.argument_name(name)] = true
     end
     return self
 end
@@ -87,20 +85,6 @@ local function from_path(self, path)
 end
 
 
-local function from_args(self, args)
-    local id
-    for name, value in pairs(decode_args(args, 0)) do
-        if self.names[name] and value ~= true and value ~= "" then
-            if id or type(value) ~= "string" then
-                return false
-            end
-            id = value
-        end
-    end
-    return id
-end
-
-
 ---
 -- The id in a URL.
 -- @param path decoded
@@ -110,7 +94,7 @@ function _M.find(self, path, args)
     if self.path then
         return from_path(self, path)
     elseif args and args ~= "" then
-        return from_args(self, args)
+        return sole.argument(args, self.names)
     end
 end
 
