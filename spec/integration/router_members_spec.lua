@@ -65,7 +65,8 @@ describe("router, backends from a function", function()
     local function start(more)
         return proxy.start {
             workers = 2,
-            before = ("function listed() return dofile(%q) end"):format(
+            -- What dofile calls cannot wait, nor end its timer.
+            before = ("function listed() return loadfile(%q)() end"):format(
                 dir .. "/list.lua"),
             backends_lua = "listed",
             options = "backends_interval = 0.2, " .. (more or ""),
@@ -114,6 +115,9 @@ describe("router, backends from a function", function()
     for name, text in pairs {
         ["that throws"] = "error('the registry is away')",
         ["that throws a table"] = "error({})",
+        ["that calls ngx.exit"] = "ngx.exit(500)",
+        ["that calls ngx.exit when it has waited"] =
+            "ngx.sleep(0.01) ngx.exit(0)",
         ["that returns nothing"] = "return nil",
         ["that returns a reason"] = "return nil, 'the registry is away'",
         ["that returns a string"] = "return 'http://127.0.0.1:1'",

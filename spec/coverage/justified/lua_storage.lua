@@ -133,6 +133,12 @@ return {
         { NGX,
           "if not path then" },
     },
+    ["lua/resty/mooring/isolated.lua"] = {
+        { NGX,
+          'local semaphore = ngx and ngx.get_phase and pcall(require, "ngx.semaphore")' },
+        { TIMER, by_chance = true,
+          'if not semaphore or ngx.get_phase() ~= "timer" or ngx.worker.exiting() then' },
+    },
     ["lua/resty/mooring/keys.lua"] = {
         { VALUE,
           'return prefix ~= key_prefix and prefix or root_of(key_prefix) .. "beacons:"' },

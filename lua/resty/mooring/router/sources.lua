@@ -14,11 +14,11 @@
 local backends = require "resty.mooring.router.backends"
 local cjson = require "cjson"
 local dns = require "resty.mooring.router.dns"
+local isolated = require "resty.mooring.isolated"
 
 local error = error
 local ipairs = ipairs
 local pairs = pairs
-local pcall = pcall
 local setmetatable = setmetatable
 local sort = table.sort
 local tostring = tostring
@@ -99,7 +99,7 @@ local function unique(list)
 end
 
 
--- ask() of each kind: list, or nil, message. May raise.
+-- ask() of each kind: list, or nil, message. May raise, or end its timer.
 
 local function asking_function(fn)
     return function()
@@ -164,7 +164,7 @@ end
 -- Asks for the list. Waits.
 -- @return text that stands for it, its peers; or nil, message
 function _M.read(self)
-    local ok, list, err = pcall(self.ask)
+    local ok, list, err = isolated.pcall(self.ask)
     if not ok then
         return nil, tostring(list)
     elseif not list then
