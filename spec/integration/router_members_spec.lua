@@ -123,6 +123,10 @@ describe("router, backends from a function", function()
         ["that returns a string"] = "return 'http://127.0.0.1:1'",
         ["that returns an empty list"] = "return {}",
         ["that returns a list with nonsense"] = "return { 'x' }",
+        ["that returns a list with a hole"] =
+            "return { 'http://x', nil, 'http://y' }",
+        ["that returns a list with a stray key"] =
+            "return { 'http://x', y = 'http://y' }",
         ["that returns a backend twice"] = "return { 'http://x', 'http://x' }",
     } do
         it(name .. " leave the last good list, counted and logged", function()

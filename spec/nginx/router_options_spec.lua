@@ -33,6 +33,10 @@ describe("resty.mooring.router.new", function()
 
     it("names the option that is wrong", function()
         fails({ backends = {} }, "opts.backends must be an array")
+        fails({ backends = { "http://x", nil, "http://y" } }, "opts.backends "
+            .. "must be an array without holes or other keys: entry 2 is nil")
+        fails({ backends = { "http://x", y = 1 } }, "opts.backends must be an "
+            .. "array without holes or other keys: it has the key y")
         fails({ backends = { "http://x/y" } }, "opts.backends is wrong: entry "
             .. '1 ("http://x/y") must not have a path')
         fails({ storage = "redsi://x" },

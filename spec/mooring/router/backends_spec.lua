@@ -121,6 +121,22 @@ describe("resty.mooring.router.backends", function()
                 "must have a server_name")
         end)
 
+        it("names what makes a table another one than an array", function()
+            local must = "must be an array without holes or other keys: "
+            fails({ "http://a", nil, "http://b" }, must .. "entry 2 is nil")
+            fails({ [2] = "http://a" }, must .. "entry 1 is nil")
+            fails({ [1] = "http://a", [1e300] = "http://b" },
+                must .. "entry 2 is nil")
+            fails({ "http://a", x = 1 }, must .. "it has the key x")
+            fails({ url = "http://a" }, must .. "it has the key url")
+            for _, key in ipairs { 0, -1, 1.5, math.huge } do
+                fails({ "http://a", [key] = "http://b" },
+                    must .. "it has the key " .. tostring(key))
+            end
+            fails({ ["http://me:secret@a"] = true },
+                must .. "it has the key ...@a")
+        end)
+
         it("refuses two that mean the same", function()
             fails({ "http://a", "http://b", "HTTP://A:80" },
                 'entry 3 ("http://a:80") is there twice')

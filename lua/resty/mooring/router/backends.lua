@@ -28,8 +28,12 @@ local gmatch = string.gmatch
 local ipairs = ipairs
 local lower = string.lower
 local match = string.match
+local max = math.max
+local next = next
+local pairs = pairs
 local sub = string.sub
 local tonumber = tonumber
+local tostring = tostring
 local type = type
 
 local _M = {}
@@ -155,9 +159,14 @@ end
 -- ------------------------------------------------------------ the option --
 
 -- Whoever puts credentials into a URL does not want to find them in a log.
-local function shown(i, url)
+local function without_credentials(url)
     local behind = match(url, "^.*(@.*)$")
-    return format('entry %d ("%s") ', i, behind and "..." .. behind or url)
+    return behind and "..." .. behind or url
+end
+
+
+local function shown(i, url)
+    return format('entry %d ("%s") ', i, without_credentials(url))
 end
 
 
@@ -207,14 +216,35 @@ local function read_entry(i, entry)
 end
 
 
+-- What is in the table beside an array without holes, named; nil for nothing.
+local function no_array(list)
+    local last = 0
+    for key in pairs(list) do
+        if type(key) ~= "number" or key < 1 or key % 1 ~= 0 then
+            return "it has the key " .. without_credentials(tostring(key))
+        end
+        last = max(last, key)
+    end
+    for i = 1, last do
+        if list[i] == nil then
+            return format("entry %d is nil", i)
+        end
+    end
+end
+
+
 ---
 -- Reads the option `backends`.
 -- @param list array of URLs or of { url =, weight =, server_name =, state = }
 -- @return array of peers that also have .weight and .state; or nil and what is
 --         wrong
 function _M.read(list)
-    if type(list) ~= "table" or #list == 0 then
+    if type(list) ~= "table" or next(list) == nil then
         return nil, "must be an array of at least one backend"
+    end
+    local stray = no_array(list)
+    if stray then
+        return nil, "must be an array without holes or other keys: " .. stray
     end
     local peers, seen = {}, {}
     for i, entry in ipairs(list) do
