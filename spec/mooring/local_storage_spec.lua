@@ -289,6 +289,8 @@ describe("resty.mooring.local_storage", function()
         for message, opts in pairs {
             ["opts.max_entries must be an integer"] = { max_entries = 0 },
             ["opts.ttl must be a positive number"] = { ttl = 0 },
+            ["opts.ttl must be at most"] = { ttl = 1e300 },
+            ["opts.max_lifetime must be at most"] = { max_lifetime = 1e300 },
             ['opts.full must be "refuse" or "evict"'] = { full = "drop" },
             ["opts.name must be a non-empty string"] = { name = "" },
             ["opts.on_evict must be a function"] = { on_evict = "x" },

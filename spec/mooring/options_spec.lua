@@ -5,7 +5,7 @@ local options = require "resty.mooring.options"
 
 local SPEC = {
     { name = "size", check = options.integer(1, 10), required = true },
-    { name = "ttl", check = options.positive, default = 5 },
+    { name = "ttl", check = options.seconds, default = 5 },
     { name = "mode", check = options.one_of("a", "b") },
     { name = "key", check = options.non_empty_string, secret = true },
 }
@@ -30,6 +30,8 @@ describe("resty.mooring.options", function()
         ['opts.size must be an integer from 1 to 10, got "x"'] = { size = "x" },
         ["opts.ttl must be a positive number, got -1"] = { size = 1, ttl = -1 },
         ["opts.ttl must be a positive number, got inf"] = { size = 1, ttl = math.huge },
+        ["opts.ttl must be at most 1000000000 (seconds), got 1e+300"] =
+            { size = 1, ttl = 1e300 },
         ['opts.mode must be "a" or "b", got "c"'] = { size = 1, mode = "c" },
         ["opts.tll is not an option (known are size, ttl, mode, key)"] =
             { size = 1, tll = 2 },
@@ -43,11 +45,27 @@ describe("resty.mooring.options", function()
     end
 
     it("takes a 0 where it may be one, and no text", function()
-        local spec = { { name = "wait", check = options.not_negative } }
+        local spec = { { name = "wait", check = options.seconds_or_0 } }
         assert.same({ wait = 0 }, (options.check(spec, { wait = 0 }, 2)))
         for _, wrong in ipairs { -1, "0", 0 / 0 } do
             assert.error_matches(function() options.check(spec, { wait = wrong }, 2) end,
                 "opts.wait must be a number of 0 or more")
+        end
+    end)
+
+    it("takes times as long as there is room for them", function()
+        for check, most in pairs { [options.seconds] = 1e9,
+                                   [options.seconds_or_0] = 1e9, [options.timeout] = 1e6 } do
+            local spec = { { name = "wait", check = check } }
+            assert.same({ wait = most }, (options.check(spec, { wait = most }, 2)))
+            for _, wrong in ipairs { most + 1, 1e300 } do
+                assert.error_matches(function() options.check(spec, { wait = wrong }, 2) end,
+                    ("opts.wait must be at most %d (seconds), got"):format(most), 1, true)
+            end
+            for _, wrong in ipairs { math.huge, 0 / 0, -1 } do
+                assert.error_matches(function() options.check(spec, { wait = wrong }, 2) end,
+                    "opts.wait must be a")
+            end
         end
     end)
 
@@ -57,7 +75,7 @@ describe("resty.mooring.options", function()
 
     it("does not repeat the value of a secret option", function()
         local _, err = pcall(function()
-            return options.check({ { name = "key", check = options.positive, secret = true } },
+            return options.check({ { name = "key", check = options.seconds, secret = true } },
                                  { key = "hunter2" }) and nil
         end)
         assert.matches("opts.key must be a positive number", err, 1, true)

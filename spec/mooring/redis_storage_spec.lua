@@ -360,6 +360,11 @@ describe("resty.mooring.redis_storage", function()
             ["opts.ttl must be a positive number"] = { url = "redis://h", ttl = 0 },
             ["opts.command_timeout must be a positive number"] =
                 { url = "redis://h", command_timeout = -1 },
+            ["opts.ttl must be at most"] = { url = "redis://h", ttl = 1e300 },
+            ["opts.max_lifetime must be at most"] =
+                { url = "redis://h", max_lifetime = 1e300 },
+            ["opts.connect_timeout must be at most 1000000 (seconds)"] =
+                { url = "redis://h", connect_timeout = 1e7 },
             ["opts.transport must be"] = { url = "redis://h", transport = "smoke" },
         } do
             it("raises '" .. message .. "'", function()

@@ -39,6 +39,11 @@ describe("resty.mooring.router.new", function()
             .. "array without holes or other keys: it has the key y")
         fails({ backends = { "http://x/y" } }, "opts.backends is wrong: entry "
             .. '1 ("http://x/y") must not have a path')
+        for _, name in ipairs { "session_ttl", "backends_interval",
+                                "fail_timeout" } do
+            fails({ [name] = 1e300 }, "opts." .. name .. " must be at most "
+                .. "1000000000 (seconds), got 1e+300")
+        end
         fails({ storage = "redsi://x" },
             "opts.storage must begin with redis:// or unix://")
         fails({ storage = 1 }, 'opts.storage must be "local", a redis://')

@@ -5,7 +5,7 @@
 -- them. A constructor declares
 --
 --     local OPTIONS = {
---         { name = "ttl", check = options.positive, default = 7200,
+--         { name = "ttl", check = options.seconds, default = 7200,
 --           unit = "seconds", doc = "life of an unused session" },
 --         ...
 --     }
@@ -26,6 +26,13 @@ local _M = {}
 
 local HUGE = math.huge
 
+-- Seconds. What is longer does not fit somewhere in milliseconds: in the core,
+-- in Redis or in nginx, whose timeouts of connections have 31 bits.
+local LONGEST, LONGEST_TIMEOUT = 1e9, 1e6
+local MUST_BE_POSITIVE = "must be a positive number"
+local MUST_FIT = "must be at most 1000000000 (seconds)"
+local MUST_FIT_TIMEOUT = "must be at most 1000000 (seconds)"
+
 
 local function is_number(value)
     return type(value) == "number" and value == value
@@ -33,13 +40,33 @@ local function is_number(value)
 end
 
 
-function _M.positive(value)
-    return is_number(value) and value > 0, "must be a positive number"
+---
+-- A check for a time in seconds, up to some 30 years.
+function _M.seconds(value)
+    if is_number(value) and value > 0 then
+        return value <= LONGEST, MUST_FIT
+    end
+    return false, MUST_BE_POSITIVE
 end
 
 
-function _M.not_negative(value)
-    return is_number(value) and value >= 0, "must be a number of 0 or more"
+---
+-- A check for a time in seconds that may be 0.
+function _M.seconds_or_0(value)
+    if is_number(value) and value >= 0 then
+        return value <= LONGEST, MUST_FIT
+    end
+    return false, "must be a number of 0 or more"
+end
+
+
+---
+-- A check for a timeout of a connection in seconds.
+function _M.timeout(value)
+    if is_number(value) and value > 0 then
+        return value <= LONGEST_TIMEOUT, MUST_FIT_TIMEOUT
+    end
+    return false, MUST_BE_POSITIVE
 end
 
 

@@ -168,7 +168,7 @@ return {
     },
     ["lua/resty/mooring/options.lua"] = {
         { OWN, by_chance = true,
-          'return is_number(value) and value >= 0, "must be a number of 0 or more"' },
+          "if is_number(value) and value >= 0 then" },
     },
     ["lua/resty/mooring/record.lua"] = {
         { VALUE, by_chance = true,
