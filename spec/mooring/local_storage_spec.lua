@@ -4,6 +4,7 @@
 local clock = require("resty.mooring.ffi").now
 local contract = require "support.contract"
 local local_storage = require "resty.mooring.local_storage"
+local log = require "resty.mooring.log"
 local session = require "resty.mooring.session"
 
 local URL = "http://10.0.0.1:8080"
@@ -65,6 +66,22 @@ describe("resty.mooring.local_storage", function()
             assert.is_true(bind(storage, "a", "http://moved:1")) -- an overwrite needs no room
             assert.equal("http://moved:1", storage:resolve("a"))
         end)
+
+        for wanted, opts in pairs {
+            ["max_entries"] = { max_entries = 1 },
+            ["max_entries or max_bytes"] = { max_entries = 1, max_bytes = 2048 },
+        } do
+            it("says that one may raise " .. wanted, function()
+                local said
+                local warn_limited = log.warn_limited
+                log.warn_limited = function(_, ...) said = table.concat { ... } end
+                local storage = local_storage.new(opts)
+                bind(storage, "a")
+                bind(storage, "b")
+                log.warn_limited = warn_limited
+                assert.equal("raise " .. wanted, said:match("; (.*)$"))
+            end)
+        end
 
         it("evicts the least recently used one with full = 'evict'", function()
             local storage = local_storage.new { max_entries = 2, full = "evict" }

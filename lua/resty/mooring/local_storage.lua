@@ -75,6 +75,10 @@ function _M.new(opts)
         ttl = opts.ttl,
         max_lifetime = opts.max_lifetime,
         max_id_length = opts.max_id_length,
+        -- What to raise, for whoever has set it; router/store.lua has set it
+        -- for somebody else.
+        limited_by = opts.max_bytes and "max_entries or max_bytes"
+                     or "max_entries",
         put_flags = opts.full == "refuse" and cache.PUT_REFUSE or 0,
         closed = false,
         started = false,
@@ -188,7 +192,7 @@ local function put(self, s, flags, token)
     end
     if rc == -3 then
         log.warn_limited("full", "the local storage is full of sessions in ",
-                         "use and refuses new ones; raise max_entries")
+                         "use and refuses new ones; raise ", self.limited_by)
     end
     return cache.failure(rc)
 end

@@ -3,6 +3,7 @@
 --
 -- What a router makes of a storage that has the five methods and no more.
 
+local log = require "resty.mooring.log"
 local session = require "resty.mooring.session"
 local store = require "resty.mooring.router.store"
 
@@ -39,6 +40,21 @@ describe("resty.mooring.router.store", function()
         it("passes errors on", function()
             assert.same({ nil, "away", "unavailable" }, { resolve(nil, "away", "unavailable") })
         end)
+    end)
+
+    it("names the option of the router when its local storage is full",
+       function()
+        local said
+        local warn_limited = log.warn_limited
+        log.warn_limited = function(_, ...) said = table.concat { ... } end
+        local storage = store.open { name = "full", storage = "local",
+            max_local_sessions = 1, session_ttl = 60 }
+        for _, id in ipairs { "a", "b" } do
+            storage:create(session.new(id))
+        end
+        log.warn_limited = warn_limited
+        storage:close()
+        assert.equal("raise max_local_sessions", said:match("; (.*)$"))
     end)
 
     describe("a create over load and store", function()

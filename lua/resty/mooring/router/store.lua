@@ -74,12 +74,14 @@ function _M.open(opts, on_evict)
         end
         return storage
     elseif storage == "local" then
-        return local_storage.new {
+        storage = local_storage.new {
             name = name,
             max_entries = opts.max_local_sessions,
             ttl = opts.session_ttl,
             on_evict = on_evict,
         }
+        storage.limited_by = "max_local_sessions"
+        return storage
     end
     return routing_storage.new {
         name = name,
