@@ -52,6 +52,37 @@ describe("resty.mooring.background in nginx", function()
         process.wait_for(function() return calls == 1000 end, 30, "a thousand calls")
     end)
 
+    it("sweeps on when an on_evict has ended its timer, and counts that",
+       function()
+        local told = {}
+        local storage = local_storage.new { max_entries = 10, ttl = 0.2,
+            on_evict = function(s)
+                told[s.id] = true
+                if s.id == "first" then
+                    ngx.exit(500)
+                end
+            end }
+        storage:start()
+        for _, id in ipairs { "first", "second" } do
+            assert.is_true(storage:store(session.new(id)))
+            process.wait_for(function() return told[id] end, 5, id)
+        end
+        assert.equal(1, storage:stats().hook_errors)
+        storage:close()
+    end)
+
+    it("leaves a storage alone that was closed by an on_evict", function()
+        local storage
+        storage = local_storage.new { max_entries = 10, ttl = 0.1,
+            on_evict = function() storage:close() end }
+        storage:start()
+        assert.is_true(storage:store(session.new("a")))
+        process.wait_for(function()
+            return storage:stats() == nil
+        end, 5, "the end")
+        process.nap(0.3)
+    end)
+
     it("sweeps on at once when many sessions have expired", function()
         local told = 0
         local storage = local_storage.new { max_entries = 5000, ttl = 0.5,

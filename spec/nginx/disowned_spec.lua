@@ -34,4 +34,20 @@ describe("resty.mooring.router.disowned", function()
         process.wait_for(function() return forgotten == 10002 end, 5, "one more")
         assert.equal(3, counts.dropped)
     end)
+
+    it("goes on when somebody else's function has ended its timer", function()
+        local asked = {}
+        local sessions = disowned.new { storage = { load = function(_, id)
+            asked[id] = true
+            if id == "first" then
+                ngx.exit(500)
+            end
+            return errors.not_found()
+        end } }
+        for _, id in ipairs { "first", "second" } do
+            sessions:add_ended(id, "http://a:1", 0)
+            process.wait_for(function() return asked[id] end, 5, id)
+        end
+        process.wait_for(function() return not sessions.busy end, 5, "the end")
+    end)
 end)

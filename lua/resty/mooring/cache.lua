@@ -15,6 +15,7 @@
 local belief = require "resty.mooring.cache.belief"
 local errors = require "resty.mooring.errors"
 local evictions = require "resty.mooring.evictions"
+local isolated = require "resty.mooring.isolated"
 local log = require "resty.mooring.log"
 local memo = require "resty.mooring.cache.memo"
 local mooring_ffi = require "resty.mooring.ffi"
@@ -33,6 +34,7 @@ local memoize = memo.memoize
 local notify = evictions.notify
 local setmetatable = setmetatable
 local tonumber = tonumber
+local tostring = tostring
 local type = type
 
 local _M = {}
@@ -306,7 +308,17 @@ end
 -- One turn of the sweep, for background.every.
 -- @return true, or seconds until the next turn: much has expired at once
 function _M.sweep_turn(self)
-    return self:sweep() < MANY or SOON
+    local count = C.mr_cache_sweep(self.handle, clock(), STEP)
+    if not self.hooks then
+        return count < MANY or SOON
+    end
+    -- A hook must not end the timer that is to come again.
+    local ok, err = isolated.pcall(notify, self)
+    if not ok then
+        self.hook_errors = self.hook_errors + 1
+        log.warn_limited("on_evict", "on_evict failed: ", tostring(err))
+    end
+    return ok and count < MANY or SOON
 end
 
 

@@ -12,13 +12,13 @@
 -- with the next 404 of that session. A worker that leaves tries each once more.
 
 local binding = require "resty.mooring.router.binding"
+local isolated = require "resty.mooring.isolated"
 local log = require "resty.mooring.log"
 local scripts = require "resty.mooring.router.scripts"
 
 local exiting = ngx.worker.exiting
 local ngx = ngx
 local next = next
-local pcall = pcall
 local setmetatable = setmetatable
 
 local _M = {}
@@ -97,7 +97,7 @@ end
 
 
 local function run(_, self)
-    local ok, done = pcall(forget_all, self)
+    local ok, done = isolated.pcall(forget_all, self)
     if not ok then
         log.warn_limited("disowned", "could not forget sessions: ", done)
     end

@@ -9,6 +9,7 @@
 -- Timers end early when a worker has to leave, its streams do not. So the work
 -- goes on in that last call of the timer for as long as there are streams.
 
+local isolated = require "resty.mooring.isolated"
 local log = require "resty.mooring.log"
 
 local min = math.min
@@ -87,7 +88,7 @@ local function tick(premature, self)
     if premature then
         ok, err = pcall(stay, self)
     else
-        ok, err = pcall(use_all, self)
+        ok, err = isolated.pcall(use_all, self)
     end
     if not ok then
         log.warn_limited("streams", "could not look after open streams: ", err)
