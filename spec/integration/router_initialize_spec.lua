@@ -142,15 +142,21 @@ describe("router, initialize", function()
         assert.equal("/mcp/a%20b?c=d%20e", seen("POST")[1].url)
     end)
 
-    it("keeps a path as it was written, as all other requests do", function()
-        local path = "/mcp//a/./b/../c%2fd?e=/../f"
-        local id = web:open { path = path, flags = { "--path-as-is" } }
-        web:request { id = id, path = path, body = proxy.CALL,
-            flags = { "--path-as-is" } }
-        local posts = seen("POST")
-        assert.equal(path, posts[1].url)
-        assert.equal(path, posts[2].url)
-    end)
+    for _, merged in ipairs { "on", "off" } do
+        it("keeps a path as it was written, as all other requests do, with "
+           .. "merge_slashes " .. merged, function()
+            local one = proxy.start { backends = { a, b },
+                http = "merge_slashes " .. merged .. ";" }
+            local path = "/mcp//a/./b/../c%2fd?e=/../f"
+            local id = one:open { path = path, flags = { "--path-as-is" } }
+            one:request { id = id, path = path, body = proxy.CALL,
+                flags = { "--path-as-is" } }
+            local posts = seen("POST")
+            assert.equal(path, posts[1].url)
+            assert.equal(path, posts[2].url)
+            one:stop()
+        end)
+    end
 
     it("passes on what the answer has several times", function()
         for _, backend in ipairs { a, b } do
@@ -422,9 +428,11 @@ describe("router, initialize", function()
         local body = ("x"):rep(200000) .. "y"
         rule_for_both { initialize = true, body = body, headers = {
             ["Mcp-Session-Id"] = "large", ["Transfer-Encoding"] = "chunked" } }
-        local answer = web:request { body = proxy.INITIALIZE, version = false }
+        local one = proxy.start { backends = { a, b },
+            location = "add_trailer X-End yes;" }
+        local answer = one:request { body = proxy.INITIALIZE, version = false }
         assert.equal(200, answer.status)
         assert.is_true(answer.body == body)
-        web:delete("large")
+        one:stop()
     end)
 end)

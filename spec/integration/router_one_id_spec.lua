@@ -152,7 +152,8 @@ describe("router, one id of a request:", function()
         it("is decoded, as some backends do", function()
             is_kept(cookie, {
                 [404] = { "sid=alic%651", 'sid="%61lice1"' },
-                [400] = { "sid=alic%65; sid=alice1", "sid=alice1%", "sid=a%20b" },
+                [400] = { "sid=alic%65; sid=alice1", "sid=alice1%", "sid=a%20b",
+                          "sid=alice1\\", "sid=alice1\tx", "sid=alice1 x" },
             })
             assert.equal(200, ask("alice", cookie "sid=alic%651"))
         end)
@@ -189,7 +190,7 @@ describe("router, one id of a request:", function()
         is_kept(cookie, {
             [404] = { "my.sid=alice1" },
             [400] = { "my_sid=mal; my.sid=alice1" },
-            [200] = { "my_sid=mal.x" },
+            [200] = { "my_sid=mal.x", "a=b" },
         })
     end)
 
@@ -213,6 +214,17 @@ describe("router, one id of a request:", function()
             status = ask("mallory", { headers = { ["X-User"] = { "", "alice1" } } })
             assert.is_true(status == 200 and seen()["x-user"] == nil
                 or status >= 400)
+        end)
+
+        it("is found among more headers than are listed", function()
+            start '{ header = "X-User" }'
+            local headers = { ["X-User"] = "alice1" }
+            for i = 1, 70 do
+                headers["X-" .. i] = "a"
+            end
+            assert.equal(200, ask("alice", { headers = headers }))
+            assert.equal("alice1", seen()["x-user"])
+            assert.equal(404, ask("mallory", { headers = headers }))
         end)
 
         it("is the only one of its name, also with _ for -", function()

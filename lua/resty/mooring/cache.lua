@@ -32,6 +32,7 @@ local ffi_new = ffi.new
 local ffi_string = ffi.string
 local memoize = memo.memoize
 local notify = evictions.notify
+local pcall = pcall
 local setmetatable = setmetatable
 local tonumber = tonumber
 local tostring = tostring
@@ -312,8 +313,10 @@ function _M.sweep_turn(self)
     if not self.hooks then
         return count < MANY or SOON
     end
-    -- A hook must not end the timer that is to come again.
-    local ok, err = isolated.pcall(notify, self)
+    -- A hook must not end the timer that is to come again. Mostly there is
+    -- nothing to tell, which is not worth a timer of its own.
+    local call = count > 0 and isolated.pcall or pcall
+    local ok, err = call(notify, self)
     if not ok then
         self.hook_errors = self.hook_errors + 1
         log.warn_limited("on_evict", "on_evict failed: ", tostring(err))

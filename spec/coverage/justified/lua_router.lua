@@ -14,6 +14,7 @@ local OWN = "our own side has it always: a guard"
 local SOCKET = "the internal server and its sockets are this nginx's, which is there"
 local DICT = "lua_shared_dict mooring is in http.conf; without it there are warnings"
 local FULL = "lua_shared_dict mooring is full (spec/nginx/full_dictionary_spec.lua: other uses)"
+local FRAMED = "nginx gives every answer of the internal server a length or chunks (internal.conf)"
 local SYSTEM = "what the system does not refuse in a test"
 
 return {
@@ -128,17 +129,23 @@ return {
         { OWN,
           'and not find(written, "[%z\\1-\\32]")' },
         { SOCKET,
-          'return err == "closed" and (not length or seen >= length)' },
+          "until not line or line == \"\"",
+          "size = line and 0",
+          'if answer.left == 0 and answer.sock:receive() ~= "" then',
+          "if answer.cut then" },
+        { FRAMED,
+          "local part, err = answer.sock:receiveany(CHUNK)",
+          'return tonumber(http1.single(answer.headers, "content-length") or nil)',
+          "answer.next_part = length and read_counted or read_to_the_end",
+          "answer.left = length or 0" },
         { SOCKET, by_chance = true,
           "if not ok then",
           "if not head then" .. "\n"
               .. 'return nil, "the internal server gave no HTTP answer"',
           "if not sock then",
           "if not sent then" },
-        { VALUE,
-          "header[values.name] = #values == 1 and values[1] or values" },
         { CHANCE, by_chance = true,
-          "elseif not sent or not ngx.flush(true) then" },
+          "and not (sent and ngx.flush(true))" },
     },
     ["lua/resty/mooring/router/jsonrpc.lua"] = {
         { JSON,
@@ -151,6 +158,10 @@ return {
           "elseif c == COLON and depth == 1 and last_string" },
         { VALUE,
           'return not find(raw, "[%z\\1-\\31]") and raw or nil' },
+    },
+    ["lua/resty/mooring/router/key.lua"] = {
+        { OWN,
+          "if id and settles then" },
     },
     ["lua/resty/mooring/router/keyed.lua"] = {
         { RACE, by_chance = true,
@@ -246,6 +257,12 @@ return {
     ["lua/resty/mooring/router/scripts.lua"] = {
         { VALUE,
           "return router.mcp and access_mcp or access_keyed" },
+    },
+    ["lua/resty/mooring/router/sole.lua"] = {
+        { VALUE,
+          "local name = decode_argument(at and sub(part, 1, at - 1) or part)",
+          "value = name and (at and sub(part, at + 1) or \"\")",
+          "return first and match(text, \"^.*[!-~]\", first) or \"\"" },
     },
     ["lua/resty/mooring/router/sse_id.lua"] = {
         { NGX,

@@ -51,6 +51,7 @@ describe("resty.mooring.router.http1", function()
             local _, list = lines { method = "GET", headers = {
                 ["X-A"] = "1\r\nX-Evil: 1", ["X-B"] = { "ok", "a\nb" },
                 ["X-C\r\nX-Evil"] = "1", ["X D"] = "1", ["X-E"] = "a\0b",
+                ["X-F"] = "a\rb",
             }, extra = { ["Mcp-Session-Id"] = "x\ny" } }
             assert.same({ "Connection: close", "X-B: ok" }, list)
         end)
@@ -86,6 +87,15 @@ describe("resty.mooring.router.http1", function()
             assert.same({}, head.headers)
         end)
 
+        it("bears more names than it remembers, and odd ones", function()
+            for i = 1, 600 do
+                local head = http1.parse_head("HTTP/1.1 200 OK\r\nX-" .. i
+                    .. ": a\r\nX(" .. i .. "): b")
+                assert.equal("a", head.headers["x-" .. i][1])
+                assert.equal("b", head.headers["x(" .. i .. ")"][1])
+            end
+        end)
+
         it("tells whether the body comes in chunks", function()
             assert.is_true(http1.parse_head("HTTP/1.1 200 OK\r\nA: b\r\n"
                 .. "transfer-encoding: Chunked\r\nC: d").chunked)
@@ -102,7 +112,9 @@ describe("resty.mooring.router.http1", function()
 
         for _, text in ipairs { "", "x", "HTTP/2 200", "HTTP/1.1 20",
                                 "HTTP/1.1 200 OK\r\nno colon",
-                                "HTTP/1.1 200 OK\r\na b: c" } do
+                                "HTTP/1.1 200 OK\r\na b: c",
+                                "HTTP/1.1 200 OK\r\na: b\nc: d",
+                                "HTTP/1.1 200 OK\r\na: b\rc: d" } do
             it(("refuses %q"):format(text), function()
                 assert.is_nil(http1.parse_head(text))
             end)
@@ -139,7 +151,7 @@ describe("resty.mooring.router.http1", function()
             ["/a/.."] = { "/", "/" }, ["/a/b/.."] = { "/a/", "/a/" },
             ["/a/."] = { "/a/", "/a/" }, ["/a/..b/...c"] = { "/a/..b/...c",
                                                             "/a/..b/...c" },
-            ["/a//../b"] = { "/b", "/a/b" },
+            ["/a//../b"] = { "/b", "/a/b" }, ["/../a"] = { "/a", "/a" },
         } do
             it(("makes %q what nginx makes it"):format(path), function()
                 assert.equal(wanted[1], http1.normalize(path, true))

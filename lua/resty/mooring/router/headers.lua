@@ -95,7 +95,10 @@ end
 -- @return string; nil: read the variable
 function _M.one(name)
     local n = read_list()
-    local at = n and C.mr_header_find(list, n, name, #name) or NOT_FOUND
+    if not n then
+        return nil
+    end
+    local at = C.mr_header_find(list, n, name, #name)
     if at < 0 or list[at].value.len == 0 then
         return nil
     end

@@ -169,7 +169,7 @@ local function exchange(self, request, url)
         sock:close()
         return nil, err
     end
-    head.sock, head.to_head = sock, request.method == "HEAD"
+    head.sock = sock
     prepare_body(head)
     return head
 end
@@ -246,7 +246,7 @@ local function read_chunked(answer)
     if left == 0 then
         return nil
     end
-    local part = left and answer.sock:receiveany(left < CHUNK and left or CHUNK)
+    local part = left and answer.sock:receiveany(left)
     if not part then
         return nil, "the answer was cut off"
     end
@@ -263,12 +263,11 @@ local function read_counted(answer)
     if answer.left == 0 then
         return nil
     end
-    local left = answer.left
-    local part = answer.sock:receiveany(left < CHUNK and left or CHUNK)
+    local part = answer.sock:receiveany(answer.left)
     if not part then
         return nil, "the answer was cut off"
     end
-    answer.left = left - #part
+    answer.left = answer.left - #part
     return part
 end
 
@@ -285,7 +284,7 @@ end
 
 -- How long the body will be, where the head says so.
 local function length_of(answer)
-    if answer.status == 204 or answer.status == 304 or answer.to_head then
+    if answer.status == 204 or answer.status == 304 then
         return 0
     end
     return tonumber(http1.single(answer.headers, "content-length") or nil)
@@ -294,7 +293,7 @@ end
 
 function prepare_body(answer)
     answer.left = 0
-    if answer.chunked and not answer.to_head then
+    if answer.chunked then
         answer.next_part = read_chunked
         return
     end

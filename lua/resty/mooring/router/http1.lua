@@ -221,7 +221,9 @@ end
 -- @return bytes, 0 for the last one; nil when this is no such line
 function _M.chunk_size(line)
     local digits = match(line, "^(%x+)[ \t]*$") or match(line, "^(%x+)[ \t]*;")
-    return digits and #digits <= MAX_DIGITS and tonumber(digits, 16) or nil
+    if digits and #digits <= MAX_DIGITS then
+        return tonumber(digits, 16)
+    end
 end
 
 

@@ -124,7 +124,10 @@ local function cookie(name)
         local text = var.http_cookie
         local at = text and find(text, name, 1, true)
         if not at then
-            return has_underscore and text and sole.cookie(text, name) or nil
+            if has_underscore and text then
+                return sole.cookie(text, name)
+            end
+            return nil
         end
         local behind = at + #name
         if is_cookie(text, at, behind) and not has_underscore
