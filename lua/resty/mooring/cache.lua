@@ -310,18 +310,18 @@ end
 -- @return true, or seconds until the next turn: much has expired at once
 function _M.sweep_turn(self)
     local count = C.mr_cache_sweep(self.handle, clock(), STEP)
-    if not self.hooks then
-        return count < MANY or SOON
+    local again = count < MANY or SOON
+    if count <= 0 or not self.hooks then
+        notify(self)
+        return again
     end
-    -- A hook must not end the timer that is to come again. Mostly there is
-    -- nothing to tell, which is not worth a timer of its own.
-    local call = count > 0 and isolated.pcall or pcall
-    local ok, err = call(notify, self)
+    -- A hook must not end the timer that is to come again.
+    local ok, err = isolated.pcall(notify, self)
     if not ok then
         self.hook_errors = self.hook_errors + 1
         log.warn_limited("on_evict", "on_evict failed: ", tostring(err))
     end
-    return ok and count < MANY or SOON
+    return ok and again or SOON
 end
 
 
@@ -329,7 +329,7 @@ end
 -- Removes what has expired, looking at `steps` slots at most.
 -- @return how many were removed
 function _M.sweep(self, steps)
-    local count = C.mr_cache_sweep(self.handle, clock(), steps or STEP)
+    local count = C.mr_cache_sweep(self.handle, clock(), steps)
     notify(self)
     return count > 0 and count or 0
 end

@@ -159,10 +159,6 @@ return {
         { VALUE,
           'return not find(raw, "[%z\\1-\\31]") and raw or nil' },
     },
-    ["lua/resty/mooring/router/key.lua"] = {
-        { OWN,
-          "if id and settles then" },
-    },
     ["lua/resty/mooring/router/keyed.lua"] = {
         { RACE, by_chance = true,
           "if reference or not is_unknown(err, code) then",

@@ -122,21 +122,23 @@ local function cookie(name)
     local has_underscore = find(name, "_", 1, true)
     return function(var)
         local text = var.http_cookie
-        local at = text and find(text, name, 1, true)
-        if not at then
-            if has_underscore and text then
-                return sole.cookie(text, name)
-            end
+        if not text then
             return nil
         end
-        local behind = at + #name
-        if is_cookie(text, at, behind) and not has_underscore
-           and not find(text, name, behind, true)
-        then
-            local last = find(text, ";", behind, true) or #text + 1
-            local value = sub(text, behind + 1, last - 1)
-            if is_plain(value) then
-                return value
+        if not has_underscore then
+            local at = find(text, name, 1, true)
+            if not at then
+                return nil
+            end
+            local behind = at + #name
+            if is_cookie(text, at, behind)
+               and not find(text, name, behind, true)
+            then
+                local last = find(text, ";", behind, true) or #text + 1
+                local value = sub(text, behind + 1, last - 1)
+                if is_plain(value) then
+                    return value
+                end
             end
         end
         return sole.cookie(text, name)
