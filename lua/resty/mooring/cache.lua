@@ -320,8 +320,9 @@ function _M.sweep_turn(self)
     if not ok then
         self.hook_errors = self.hook_errors + 1
         log.warn_limited("on_evict", "on_evict failed: ", tostring(err))
+        return SOON
     end
-    return ok and again or SOON
+    return again
 end
 
 

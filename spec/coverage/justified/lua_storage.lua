@@ -136,9 +136,8 @@ return {
     ["lua/resty/mooring/isolated.lua"] = {
         { NGX,
           'local semaphore = ngx and ngx.get_phase and pcall(require, "ngx.semaphore")' },
-        { TIMER,
-          "if call.is_given_up then" },
         { TIMER, by_chance = true,
+          "if call.is_given_up then",
           'if not semaphore or ngx.get_phase() ~= "timer" or ngx.worker.exiting() then' },
     },
     ["lua/resty/mooring/keys.lua"] = {
