@@ -22,6 +22,16 @@ describe("a router whose Redis is stopped under load", function()
         for i = 1, SESSIONS do ids[i] = assert(web:open()) end
     end)
     teardown(function() servers.stop_all() end)
+    before_each(function() -- the test before has stopped Redis, or the backend
+        servers.wait_for(function()
+            for _ = 1, 8 do
+                if not web:open() then
+                    return false
+                end
+            end
+            return true
+        end, 15, "both workers to open sessions")
+    end)
 
     local function run(seconds)
         return load:begin { op = "run", url = web.mcp, ids = ids, seconds = seconds, rate = RATE }
