@@ -17,6 +17,7 @@
 
 local error = error
 local floor = math.floor
+local format = string.format
 local ipairs = ipairs
 local pairs = pairs
 local tostring = tostring
@@ -29,9 +30,6 @@ local HUGE = math.huge
 -- Seconds. What is longer does not fit somewhere in milliseconds: in the core,
 -- in Redis or in nginx, whose timeouts of connections have 31 bits.
 local LONGEST, LONGEST_TIMEOUT = 1e9, 1e6
-local MUST_BE_POSITIVE = "must be a positive number"
-local MUST_FIT = "must be at most 1000000000 (seconds)"
-local MUST_FIT_TIMEOUT = "must be at most 1000000 (seconds)"
 
 
 local function is_number(value)
@@ -40,34 +38,39 @@ local function is_number(value)
 end
 
 
----
--- A check for a time in seconds, up to some 30 years.
-function _M.seconds(value)
-    if is_number(value) and value > 0 then
-        return value <= LONGEST, MUST_FIT
-    end
-    return false, MUST_BE_POSITIVE
+local function positive(value)
+    return value > 0
 end
 
+
+local function not_negative(value)
+    return value >= 0
+end
+
+
+-- A check for a number that is long enough and not too long.
+local function time(is_enough, must, longest)
+    local must_fit = format("must be at most %d (seconds)", longest)
+    return function(value)
+        if is_number(value) and is_enough(value) then
+            return value <= longest, must_fit
+        end
+        return false, must
+    end
+end
+
+
+---
+-- A check for a time in seconds, up to some 30 years.
+_M.seconds = time(positive, "must be a positive number", LONGEST)
 
 ---
 -- A check for a time in seconds that may be 0.
-function _M.seconds_or_0(value)
-    if is_number(value) and value >= 0 then
-        return value <= LONGEST, MUST_FIT
-    end
-    return false, "must be a number of 0 or more"
-end
-
+_M.seconds_or_0 = time(not_negative, "must be a number of 0 or more", LONGEST)
 
 ---
 -- A check for a timeout of a connection in seconds.
-function _M.timeout(value)
-    if is_number(value) and value > 0 then
-        return value <= LONGEST_TIMEOUT, MUST_FIT_TIMEOUT
-    end
-    return false, MUST_BE_POSITIVE
-end
+_M.timeout = time(positive, "must be a positive number", LONGEST_TIMEOUT)
 
 
 function _M.boolean(value)

@@ -241,24 +241,6 @@ local function left_in_chunk(answer)
 end
 
 
-local function read_chunked(answer)
-    local left = left_in_chunk(answer)
-    if left == 0 then
-        return nil
-    end
-    local part = left and answer.sock:receiveany(left)
-    if not part then
-        return nil, "the answer was cut off"
-    end
-    answer.left = left - #part
-    -- Behind each chunk there is an empty line.
-    if answer.left == 0 and answer.sock:receive() ~= "" then
-        answer.cut = true
-    end
-    return part
-end
-
-
 local function read_counted(answer)
     if answer.left == 0 then
         return nil
@@ -269,6 +251,22 @@ local function read_counted(answer)
     end
     answer.left = answer.left - #part
     return part
+end
+
+
+local function read_chunked(answer)
+    local left = left_in_chunk(answer)
+    if not left then
+        return nil, "the answer was cut off"
+    elseif left == 0 then
+        return nil
+    end
+    local part, err = read_counted(answer)
+    -- Behind each chunk there is an empty line.
+    if answer.left == 0 and answer.sock:receive() ~= "" then
+        answer.cut = true
+    end
+    return part, err
 end
 
 
